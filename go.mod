@@ -1,0 +1,3 @@
+module github.com/libadcg/libadcg
+
+go 1.24
