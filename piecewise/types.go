@@ -279,6 +279,7 @@ const (
 	ErrArgument                       // options that cannot be meant
 	ErrNotFound                       // no such value
 	ErrInternal                       // a plan that the checker refused
+	ErrOp                             // an op's callback broke its contract
 )
 
 // Error is an error of this package: "what: value", to which the caller puts the function's name.
@@ -292,4 +293,15 @@ func (e *Error) Error() string { return e.Message }
 // Errorf makes an Error.
 func Errorf(kind ErrorKind, format string, args ...any) error {
 	return &Error{Kind: kind, Message: fmt.Sprintf(format, args...)}
+}
+
+// OnlyViews tells whether an op has nothing to run: every output is its input's memory.
+func OnlyViews(s *OpSchema) bool {
+	views := 0
+	for _, a := range s.Aliases {
+		if a.Kind == AliasView {
+			views++
+		}
+	}
+	return s.NumOutputs > 0 && views == s.NumOutputs
 }

@@ -43,7 +43,8 @@
  *     forked child), ADCG_ERR_POISONED and ADCG_ERR_INTERNAL (a fault of the library's own); further statuses
  *     are named at each function.
  *   - Structs that may grow begin with struct_size; initialise them with their _INIT macro. Callers compiled
- *     against an older header keep working: fields behind their struct_size take their defaults.
+ *     against an older header keep working: fields behind their struct_size take their defaults. A struct_size
+ *     below that of the first version is ADCG_ERR_ARGUMENT.
  *   - Threads: functions that take a handle as const may run concurrently on it. Others need the caller's own
  *     order, except that calls on one exec detect each other and return ADCG_ERR_BUSY. Different execs, of one
  *     graph or of several, replay in parallel. docs/threading.md has the table.
@@ -114,8 +115,8 @@ enum { ADCG_LOG_ERROR = 1, ADCG_LOG_WARNING = 2, ADCG_LOG_INFO = 3, ADCG_LOG_DEB
 typedef void (*adcg_log_fn)(int32_t level, const char *message, void *user_data);
 
 /* Sends the library's log lines of `level` and more severe ones to `log`, process-wide. NULL turns logging off,
- * as at load. `log` may be called from any thread that is in a library call, never from replay; it must not
- * call the library. `user_data` must live until the next adcg_set_log. Concurrent. */
+ * as at load. `log` may be called from any thread that is in a library call, from a replay only when it captures a bucket on
+ * first use; it must not call the library. `user_data` must live until the next adcg_set_log. Concurrent. */
 ADCG_API adcg_status adcg_set_log(adcg_log_fn log, int32_t level, void *user_data);
 
 /* Receives text in pieces: `size` bytes at `data`, not NUL-terminated. Non-zero stops the writing. */
@@ -271,7 +272,7 @@ typedef struct adcg_op_call {
   int32_t num_outputs;
   int32_t num_attrs;
   int64_t tokens;          /* the bucket, in tokens: rows of token tensors */
-  int64_t seqs;            /* the bucket, in sequences */
+  int64_t seqs;            /* the bucket, in sequences; 0 in a segment that no sequence count reaches, as tokens is in the other */
   const adcg_batch *batch; /* the step's real counts; never NULL */
   const DLTensor *inputs;  /* a mutated input is written through its data pointer */
   DLTensor *outputs;       /* always given: write them where they are */
@@ -361,7 +362,7 @@ typedef struct adcg_device_info {
 /* What the engine runs on. out_info: in its struct_size, out the rest. */
 ADCG_API adcg_status adcg_engine_get_device_info(const adcg_engine *engine, adcg_device_info *out_info);
 
-/* What an op is. Pointers are the engine's memory, valid until the engine and its graphs and execs are destroyed. */
+/* What an op is. Pointers are the engine's memory, valid until adcg_engine_destroy. */
 typedef struct adcg_op_info {
   size_t struct_size;
   const char *name;
@@ -440,7 +441,7 @@ enum { ADCG_ROLE_INPUT = 1, ADCG_ROLE_WEIGHT = 2, ADCG_ROLE_STATE = 3, ADCG_ROLE
 
 typedef struct adcg_value_info {
   size_t struct_size;
-  const char *name; /* the graph's memory, valid until it and its execs are destroyed */
+  const char *name; /* the graph's memory, valid until adcg_graph_destroy */
   int32_t role;     /* ADCG_ROLE_* */
   adcg_type type;   /* ndim 0 while not known */
 } adcg_value_info;

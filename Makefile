@@ -1,0 +1,152 @@
+# libadcg. `make help` lists the targets. Needs Go, a C compiler, make and python3; everything else is fetched, pinned.
+
+GO ?= go
+CC ?= cc
+PYTHON ?= python3
+PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+DESTDIR ?=
+CFLAGS ?= -O2 -g
+WARN = -Wall -Wextra -Wpedantic -Wconversion
+
+version_part = $(shell sed -n 's/^.define ADCG_VERSION_$(1) \([0-9]*\)$$/\1/p' include/adcg/adcg.h)
+MAJOR := $(call version_part,MAJOR)
+VERSION := $(MAJOR).$(call version_part,MINOR).$(call version_part,PATCH)
+SONAME := libadcg.so.$(MAJOR)
+LIB := build/libadcg.so.$(VERSION)
+LIBS := $(LIB) build/$(SONAME) build/libadcg.so
+
+MODEL ?= tests/data/models/tiny-go
+DEMO_ARGS ?=
+VENV := .venv
+PY := $(VENV)/bin/python
+BENCH_PY = $(or $(wildcard .venv-peers/bin/python),$(PY))
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+YYJSON := build/third_party/yyjson-4.0.6/yyjson
+YYJSON_SHA256 := fcd4dc15c1e39a30bf9fa85d56903029111506860fc3080ab0d81c6c6dacaa8c
+STAGE := build/stage
+
+export PYTHONPATH := $(CURDIR)/bindings/python:$(CURDIR)/examples/python
+export ADCG_LIBRARY ?= $(CURDIR)/build/libadcg.so
+
+.PHONY: all demo test test-go test-cabi test-python bench bench-peers golden lint format install stage venv programs clean help
+.DELETE_ON_ERROR:
+
+all: $(LIBS) ## the library, in build/ (the default)
+
+# ---- The library ------------------------------------------------------------------------------------------------
+
+SOURCES := go.mod $(wildcard go.sum) capi/libadcg.map $(shell find capi engine kernels piecewise include -type f ! -name '*_test.go' 2>/dev/null)
+LDFLAGS_GO = -s -w -extldflags '-Wl,-soname,$(SONAME) -Wl,--version-script=$(CURDIR)/capi/libadcg.map -Wl,--as-needed -Wl,-z,now'
+
+# Go writes a header of its own beside its output; include/adcg/adcg.h is the interface, so that one stays behind.
+$(LIB): $(SOURCES)
+	@mkdir -p build/go
+	CGO_ENABLED=1 $(GO) build -trimpath -buildmode=c-shared -ldflags "$(LDFLAGS_GO)" -o build/go/libadcg.so ./capi
+	@mv build/go/libadcg.so $@ && rm -rf build/go
+
+build/$(SONAME) build/libadcg.so: $(LIB)
+	@ln -sf $(notdir $(LIB)) $@
+
+# ---- Environments and third parties -----------------------------------------------------------------------------
+
+venv: $(VENV)/stamp
+
+$(VENV)/stamp: tests/requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+bench-peers: .venv-peers/stamp ## the venv that `make bench` compares with: torch and transformers (large)
+
+.venv-peers/stamp: tests/requirements-peers.txt tests/requirements.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+# yyjson's sources come with the sdist of its Python binding, the one registry package that carries them.
+$(YYJSON)/yyjson.h: $(YYJSON)/yyjson.c
+$(YYJSON)/yyjson.c: | $(VENV)/stamp
+	@mkdir -p build/third_party
+	$(PY) -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: -d build/third_party yyjson==4.0.6
+	cd build/third_party && echo "$(YYJSON_SHA256)  yyjson-4.0.6.tar.gz" | sha256sum --check --quiet && tar xzmf yyjson-4.0.6.tar.gz
+
+# ---- Programs ---------------------------------------------------------------------------------------------------
+
+LINK = -Lbuild -ladcg -Wl,-rpath,'$$ORIGIN/..' -lm
+
+build/examples/yyjson.o: $(YYJSON)/yyjson.c
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -O2 -c -o $@ $<
+
+build/examples/serve: $(wildcard examples/c/*.c examples/c/*.h) build/examples/yyjson.o $(LIBS)
+	$(CC) -std=c11 $(CFLAGS) $(WARN) -Iinclude -isystem $(YYJSON) -o $@ examples/c/*.c build/examples/yyjson.o $(LINK)
+
+build/bench/replay: tests/bench/replay.c $(LIBS)
+	@mkdir -p $(@D)
+	$(CC) -std=c11 $(CFLAGS) $(WARN) -Iinclude -o $@ $< $(LINK) -pthread
+
+programs: build/examples/serve build/bench/replay
+
+demo: $(LIBS) $(VENV)/stamp build/examples/serve ## the main job: serve a model from C, then from Python (MODEL=DIR, DEMO_ARGS=...)
+	build/examples/serve --model $(MODEL) $(DEMO_ARGS)
+	@echo
+	$(PY) examples/python/serve.py --model $(MODEL) $(DEMO_ARGS)
+
+# ---- Checks -----------------------------------------------------------------------------------------------------
+
+test: $(LIBS) $(VENV)/stamp programs stage ## everything that needs no GPU, with one summary
+	$(PY) tools/run_tests.py
+
+test-go test-cabi test-python: $(LIBS) $(VENV)/stamp programs stage
+	$(PY) tools/run_tests.py $(@:test-%=%)
+
+golden: $(LIBS) $(VENV)/stamp ## checks a folder of the golden format: make golden DIR=<folder>
+	@test -n "$(DIR)" || { echo "make golden: DIR: empty, give a folder with config.json, model.safetensors, golden.safetensors"; exit 2; }
+	$(PY) tests/golden/golden.py $(DIR)
+
+bench: $(LIBS) $(VENV)/stamp build/bench/replay ## replay against a bare C loop, kernels, Python, peers
+	build/bench/replay
+	$(GO) test -run '^$$' -bench . ./kernels/... ./piecewise/...
+	@for f in $(wildcard tests/bench/*.py); do echo "== $(BENCH_PY) $$f"; $(BENCH_PY) $$f || exit 1; done
+
+LINT_PY = $(wildcard bindings/python examples/python tests tools)
+lint: $(VENV)/stamp $(YYJSON)/yyjson.h ## formats, vets, warnings as errors, types, import directions
+	@out=$$(gofmt -l $$(find . -name '*.go' -not -path './build/*' -not -path './.venv*')); test -z "$$out" || { echo "gofmt -l:"; echo "$$out"; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+	$(GO) test ./tools/...
+	tools/lint_c.sh $(VENV)/bin/clang-format $(YYJSON)
+	$(VENV)/bin/ruff check --quiet --config bindings/python/pyproject.toml $(LINT_PY)
+	$(VENV)/bin/mypy --strict --config-file bindings/python/pyproject.toml bindings/python/adcg $(wildcard examples/python/*.py)
+
+format: $(VENV)/stamp ## rewrites Go and C sources in their format
+	gofmt -w $$(find . -name '*.go' -not -path './build/*' -not -path './.venv*')
+	tools/lint_c.sh --list | xargs $(VENV)/bin/clang-format -i
+
+# ---- Installation -----------------------------------------------------------------------------------------------
+
+lib_to_prefix = $(shell realpath -m --relative-to=$(LIBDIR)/$(1) $(PREFIX))
+from_prefix = $(shell realpath -m --relative-to=$(PREFIX) $(1))
+configure = sed -e 's|@VERSION@|$(VERSION)|g' -e 's|@SONAME@|$(SONAME)|g' -e 's|@LIBDIR@|$(call from_prefix,$(LIBDIR))|g' \
+	-e 's|@INCLUDEDIR@|$(call from_prefix,$(INCLUDEDIR))|g' -e 's|@UP@|$(call lib_to_prefix,$(1))|g'
+
+install: $(LIBS) ## library, headers, pkg-config and CMake files (PREFIX, LIBDIR, INCLUDEDIR, DESTDIR)
+	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(LIBDIR)/cmake/adcg $(DESTDIR)$(INCLUDEDIR)/adcg
+	install -m 644 include/adcg/*.h $(DESTDIR)$(INCLUDEDIR)/adcg/
+	install -m 755 $(LIB) $(DESTDIR)$(LIBDIR)/
+	ln -sf $(notdir $(LIB)) $(DESTDIR)$(LIBDIR)/$(SONAME)
+	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libadcg.so
+	$(call configure,pkgconfig) cmake/libadcg.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/libadcg.pc
+	for f in adcgConfig adcgConfigVersion; do $(call configure,cmake/adcg) cmake/$$f.cmake.in > $(DESTDIR)$(LIBDIR)/cmake/adcg/$$f.cmake; done
+
+stage: $(LIBS) # what tests/cabi compiles against
+	@rm -rf $(STAGE)
+	@$(MAKE) --silent install DESTDIR=$(CURDIR)/$(STAGE) PREFIX=/usr
+
+clean: ## everything that was built; the venvs stay
+	rm -rf build
+
+help:
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "  %-18s %s\n", $$1, $$2 }'

@@ -1,0 +1,317 @@
+/* The public functions. Each checks what C can check (the process, NULL, struct sizes, exec handles) and then calls Go
+ * (exports.go), except for those that never enter Go: replay, statuses, messages, versions. */
+#include <string.h>
+
+#include "_cgo_export.h"
+#include "handle.h"
+
+#define CHECK(call)                         \
+  do {                                      \
+    adcg_status status_ = (call);           \
+    if (__builtin_expect(status_ != 0, 0)) return status_; \
+  } while (0)
+
+/* The start of every function that can fail: its name, for messages, and the state of the process. */
+#define ENTER(name)                \
+  static const char f[] = name;    \
+  CHECK(tape_process_check(f))
+
+#define NOT_NULL(argument)                                                             \
+  do {                                                                                 \
+    if (__builtin_expect(!(argument), 0)) return tape_fail(ADCG_ERR_ARGUMENT, f, #argument ": NULL"); \
+  } while (0)
+
+#define OUT_NULL(out, nothing) \
+  do {                         \
+    NOT_NULL(out);             \
+    *(out) = nothing;          \
+  } while (0)
+
+#define FULL_SIZE(argument, init)                                                                                    \
+  do {                                                                                                               \
+    NOT_NULL(argument);                                                                                              \
+    if ((argument)->struct_size < sizeof *(argument))                                                                \
+      return tape_fail(ADCG_ERR_ARGUMENT, f, #argument ": struct_size: %zu, initialise it with " #init, (argument)->struct_size); \
+  } while (0)
+
+#define NOT_NEGATIVE(count)                                                                                   \
+  do {                                                                                                        \
+    if ((count) < 0) return tape_fail(ADCG_ERR_ARGUMENT, f, #count ": %lld is negative", (long long)(count)); \
+  } while (0)
+
+#define COUNT(count, array)                                                                            \
+  do {                                                                                                 \
+    NOT_NEGATIVE(count);               \
+    if ((count) > 0) NOT_NULL(array);  \
+  } while (0)
+
+__attribute__((constructor)) static void load(void) { tape_process_init(); }
+
+/* ---- Library: never fails, never enters Go ------------------------------------------------------------ */
+
+int32_t adcg_version(void) { return ADCG_VERSION; }
+
+const char *adcg_status_name(adcg_status status) { return tape_status_name(status); }
+
+const char *adcg_last_error(void) { return tape_last_error(); }
+
+adcg_status adcg_set_log(adcg_log_fn log, int32_t level, void *user_data) {
+  ENTER("adcg_set_log");
+  if (log && (level < ADCG_LOG_ERROR || level > ADCG_LOG_DEBUG))
+    return tape_fail(ADCG_ERR_ARGUMENT, f, "level: %d, use ADCG_LOG_*", (int)level);
+  tape_set_log(log, level, user_data);
+  return ADCG_OK;
+}
+
+/* ---- Engine --------------------------------------------------------------------------------------------- */
+
+adcg_status adcg_engine_create(const char *device, const adcg_engine_options *options, adcg_engine **out_engine) {
+  ENTER("adcg_engine_create");
+  OUT_NULL(out_engine, NULL);
+  NOT_NULL(device);
+  adcg_engine_options o = ADCG_ENGINE_OPTIONS_INIT;
+  if (options) {
+    FULL_SIZE(options, ADCG_ENGINE_OPTIONS_INIT);
+    o = *options;
+  }
+  return goEngineCreate((char *)(uintptr_t)device, &o, (uintptr_t *)out_engine);
+}
+
+void adcg_engine_destroy(adcg_engine *engine) {
+  if (engine && tape_process_check("adcg_engine_destroy") == ADCG_OK) goHandleDestroy((uintptr_t)engine, HANDLE_ENGINE);
+}
+
+adcg_status adcg_engine_register_op(adcg_engine *engine, const adcg_op_schema *schema, void *user_data) {
+  ENTER("adcg_engine_register_op");
+  NOT_NULL(engine);
+  FULL_SIZE(schema, ADCG_OP_SCHEMA_INIT);
+  NOT_NULL(schema->name);
+  NOT_NEGATIVE(schema->num_inputs);
+  NOT_NEGATIVE(schema->num_outputs);
+  NOT_NEGATIVE(schema->num_optional_inputs);
+  COUNT(schema->num_aliases, schema->aliases);
+  COUNT(schema->num_attrs, schema->attrs);
+  for (int32_t i = 0; i < schema->num_attrs; i++)
+    if (!schema->attrs[i].default_value.name) return tape_fail(ADCG_ERR_ARGUMENT, f, "schema->attrs[%d]: name: NULL", (int)i);
+  return goEngineRegisterOp((uintptr_t)engine, (adcg_op_schema *)(uintptr_t)schema, (uintptr_t)user_data);
+}
+
+adcg_status adcg_engine_get_device_info(const adcg_engine *engine, adcg_device_info *out_info) {
+  ENTER("adcg_engine_get_device_info");
+  NOT_NULL(engine);
+  FULL_SIZE(out_info, ADCG_DEVICE_INFO_INIT);
+  return goEngineGetDeviceInfo((uintptr_t)engine, out_info);
+}
+
+adcg_status adcg_engine_get_op_info(const adcg_engine *engine, int32_t index, adcg_op_info *out_info) {
+  ENTER("adcg_engine_get_op_info");
+  NOT_NULL(engine);
+  FULL_SIZE(out_info, ADCG_OP_INFO_INIT);
+  return goEngineGetOpInfo((uintptr_t)engine, index, out_info);
+}
+
+/* ---- Graph ---------------------------------------------------------------------------------------------- */
+
+adcg_status adcg_graph_create(adcg_engine *engine, const adcg_graph_limits *limits, adcg_graph **out_graph) {
+  ENTER("adcg_graph_create");
+  OUT_NULL(out_graph, NULL);
+  NOT_NULL(engine);
+  FULL_SIZE(limits, ADCG_GRAPH_LIMITS_INIT);
+  return goGraphCreate((uintptr_t)engine, (adcg_graph_limits *)(uintptr_t)limits, (uintptr_t *)out_graph);
+}
+
+void adcg_graph_destroy(adcg_graph *graph) {
+  if (graph && tape_process_check("adcg_graph_destroy") == ADCG_OK) goHandleDestroy((uintptr_t)graph, HANDLE_GRAPH);
+}
+
+static adcg_status add_value(const char *f, adcg_graph *graph, int32_t role, const char *name, adcg_dtype dtype, int32_t ndim,
+                             const adcg_dim *dims, adcg_value *out_value) {
+  CHECK(tape_process_check(f));
+  OUT_NULL(out_value, 0);
+  NOT_NULL(graph);
+  NOT_NULL(name);
+  COUNT(ndim, dims);
+  if (ndim > ADCG_MAX_NDIM) return tape_fail(ADCG_ERR_SHAPE, f, "ndim: %d, at most %d", (int)ndim, ADCG_MAX_NDIM);
+  return goGraphAddValue((uintptr_t)graph, (char *)(uintptr_t)f, role, (char *)(uintptr_t)name, dtype, ndim, (adcg_dim *)(uintptr_t)dims, out_value);
+}
+
+adcg_status adcg_graph_add_input(adcg_graph *graph, const char *name, adcg_dtype dtype, int32_t ndim, const adcg_dim *dims, adcg_value *out_value) {
+  return add_value("adcg_graph_add_input", graph, ADCG_ROLE_INPUT, name, dtype, ndim, dims, out_value);
+}
+
+adcg_status adcg_graph_add_weight(adcg_graph *graph, const char *name, adcg_dtype dtype, int32_t ndim, const adcg_dim *dims, adcg_value *out_value) {
+  return add_value("adcg_graph_add_weight", graph, ADCG_ROLE_WEIGHT, name, dtype, ndim, dims, out_value);
+}
+
+adcg_status adcg_graph_add_state(adcg_graph *graph, const char *name, adcg_dtype dtype, int32_t ndim, const adcg_dim *dims, adcg_value *out_value) {
+  return add_value("adcg_graph_add_state", graph, ADCG_ROLE_STATE, name, dtype, ndim, dims, out_value);
+}
+
+adcg_status adcg_graph_add_op(adcg_graph *graph, const char *op, const adcg_value *inputs, int32_t num_inputs, const adcg_attr *attrs, int32_t num_attrs,
+                              adcg_value *out_values, int32_t num_outputs) {
+  ENTER("adcg_graph_add_op");
+  COUNT(num_outputs, out_values);
+  for (int32_t i = 0; i < num_outputs; i++) out_values[i] = 0;
+  NOT_NULL(graph);
+  NOT_NULL(op);
+  COUNT(num_inputs, inputs);
+  COUNT(num_attrs, attrs);
+  for (int32_t i = 0; i < num_attrs; i++) {
+    if (!attrs[i].name) return tape_fail(ADCG_ERR_ARGUMENT, f, "attrs[%d]: name: NULL", (int)i);
+    if (attrs[i].type == ADCG_ATTR_TYPE_STRING && !attrs[i].s) return tape_fail(ADCG_ERR_ARGUMENT, f, "attrs[%d] `%s`: NULL", (int)i, attrs[i].name);
+    if (attrs[i].type == ADCG_ATTR_TYPE_INTS && (attrs[i].count < 0 || (attrs[i].count > 0 && !attrs[i].ints)))
+      return tape_fail(ADCG_ERR_ARGUMENT, f, "attrs[%d] `%s`: %d integers at %p", (int)i, attrs[i].name, (int)attrs[i].count, (const void *)attrs[i].ints);
+  }
+  return goGraphAddOp((uintptr_t)graph, (char *)(uintptr_t)op, (adcg_value *)(uintptr_t)inputs, num_inputs, (adcg_attr *)(uintptr_t)attrs, num_attrs, out_values,
+                      num_outputs);
+}
+
+adcg_status adcg_graph_add_output(adcg_graph *graph, const char *name, adcg_value value) {
+  ENTER("adcg_graph_add_output");
+  NOT_NULL(graph);
+  NOT_NULL(name);
+  return goGraphAddOutput((uintptr_t)graph, (char *)(uintptr_t)name, value);
+}
+
+adcg_status adcg_graph_freeze(adcg_graph *graph) {
+  ENTER("adcg_graph_freeze");
+  NOT_NULL(graph);
+  return goGraphFreeze((uintptr_t)graph);
+}
+
+adcg_status adcg_graph_find_value(const adcg_graph *graph, const char *name, adcg_value *out_value) {
+  ENTER("adcg_graph_find_value");
+  OUT_NULL(out_value, 0);
+  NOT_NULL(graph);
+  NOT_NULL(name);
+  return goGraphFindValue((uintptr_t)graph, (char *)(uintptr_t)name, out_value);
+}
+
+adcg_status adcg_graph_get_value_info(const adcg_graph *graph, adcg_value value, adcg_value_info *out_info) {
+  ENTER("adcg_graph_get_value_info");
+  NOT_NULL(graph);
+  FULL_SIZE(out_info, ADCG_VALUE_INFO_INIT);
+  return goGraphGetValueInfo((uintptr_t)graph, value, out_info);
+}
+
+/* The options with their defaults filled in. */
+static adcg_status take_options(const char *f, const adcg_exec_options *options, adcg_exec_options *out) {
+  *out = (adcg_exec_options)ADCG_EXEC_OPTIONS_INIT;
+  if (!options) return ADCG_OK;
+  FULL_SIZE(options, ADCG_EXEC_OPTIONS_INIT);
+  COUNT(options->num_buckets, options->buckets);
+  COUNT(options->num_seq_buckets, options->seq_buckets);
+  if (options->capture != ADCG_CAPTURE_ON_FIRST_USE && options->capture != ADCG_CAPTURE_EXPLICIT)
+    return tape_fail(ADCG_ERR_ARGUMENT, f, "options->capture: %d, use ADCG_CAPTURE_ON_FIRST_USE or _EXPLICIT", (int)options->capture);
+  *out = *options;
+  return ADCG_OK;
+}
+
+adcg_status adcg_graph_forecast(const adcg_graph *graph, const adcg_exec_options *options, adcg_forecast *out_forecast) {
+  ENTER("adcg_graph_forecast");
+  NOT_NULL(graph);
+  FULL_SIZE(out_forecast, ADCG_FORECAST_INIT);
+  adcg_exec_options o;
+  CHECK(take_options(f, options, &o));
+  return goGraphForecast((uintptr_t)graph, &o, out_forecast);
+}
+
+adcg_status adcg_graph_write_plan(const adcg_graph *graph, const adcg_exec_options *options, int32_t format, adcg_write_fn write, void *user_data) {
+  ENTER("adcg_graph_write_plan");
+  NOT_NULL(graph);
+  NOT_NULL(write);
+  adcg_exec_options o;
+  CHECK(take_options(f, options, &o));
+  return goGraphWritePlan((uintptr_t)graph, &o, format, (uintptr_t)write, (uintptr_t)user_data);
+}
+
+/* ---- Exec ------------------------------------------------------------------------------------------------- */
+
+adcg_status adcg_exec_create(const adcg_graph *graph, const adcg_exec_options *options, adcg_exec **out_exec) {
+  ENTER("adcg_exec_create");
+  OUT_NULL(out_exec, NULL);
+  NOT_NULL(graph);
+  adcg_exec_options o;
+  CHECK(take_options(f, options, &o));
+  uintptr_t number = 0, tape = 0;
+  CHECK(goExecCreate((uintptr_t)graph, &o, &number, &tape));
+  exec_slot *slot = exec_slot_create((tape_exec *)tape, number);
+  if (!slot) {
+    goExecDestroy(number);
+    return tape_fail(ADCG_ERR_OUT_OF_MEMORY, f, "handle: out of host memory");
+  }
+  *out_exec = (adcg_exec *)atomic_load(&slot->handle);
+  return ADCG_OK;
+}
+
+void adcg_exec_destroy(adcg_exec *exec) {
+  static const char f[] = "adcg_exec_destroy";
+  exec_slot *slot;
+  if (!exec || tape_process_check(f) || exec_slot_acquire_last(exec, f, &slot)) return;
+  uintptr_t number = slot->number;
+  exec_slot_retire(slot);
+  goExecDestroy(number);
+}
+
+adcg_status adcg_exec_bind(adcg_exec *exec, adcg_value value, const DLTensor *tensor) {
+  ENTER("adcg_exec_bind");
+  exec_slot *slot;
+  NOT_NULL(tensor);
+  CHECK(exec_slot_acquire(exec, f, &slot));
+  adcg_status status = goExecBind(slot->number, value, (DLTensor *)(uintptr_t)tensor);
+  exec_slot_release(slot);
+  return status;
+}
+
+adcg_status adcg_exec_capture(adcg_exec *exec, const adcg_bucket *buckets, int32_t num_buckets, adcg_progress_fn progress, void *user_data) {
+  ENTER("adcg_exec_capture");
+  exec_slot *slot;
+  COUNT(num_buckets, buckets);
+  CHECK(exec_slot_acquire(exec, f, &slot));
+  adcg_status status = goExecCapture(slot->number, (adcg_bucket *)(uintptr_t)buckets, num_buckets, (uintptr_t)progress, (uintptr_t)user_data);
+  exec_slot_release(slot);
+  return status;
+}
+
+int32_t capi_progress(uintptr_t progress, const adcg_progress *what, uintptr_t user_data) { return ((adcg_progress_fn)progress)(what, (void *)user_data); }
+
+int32_t capi_write(uintptr_t write, const char *data, size_t size, uintptr_t user_data) { return ((adcg_write_fn)write)(data, size, (void *)user_data); }
+
+adcg_status adcg_exec_get_bucket(const adcg_exec *exec, int32_t index, adcg_bucket_info *out_info) {
+  ENTER("adcg_exec_get_bucket");
+  FULL_SIZE(out_info, ADCG_BUCKET_INFO_INIT);
+  uintptr_t number = exec_number(exec, f);
+  if (!number) return exec ? ADCG_ERR_HANDLE : ADCG_ERR_ARGUMENT;
+  return goExecGetBucket(number, index, out_info);
+}
+
+adcg_status adcg_exec_replay(adcg_exec *exec, const adcg_batch *batch, const DLTensor *inputs, int32_t num_inputs, const DLTensor *outputs,
+                             int32_t num_outputs, void *stream, adcg_step *out_step) {
+  ENTER("adcg_exec_replay");
+  exec_slot *slot;
+  CHECK(exec_slot_acquire(exec, f, &slot));
+  int32_t bucket = -1;
+  adcg_status status;
+  while ((status = tape_replay(slot->tape, batch, inputs, num_inputs, outputs, num_outputs, stream, out_step, &bucket)) == TAPE_WANT_BUCKET) {
+    status = goExecCaptureHeld(slot->number, bucket); /* captured on first use: the one way from here into Go */
+    if (status) break;
+  }
+  exec_slot_release(slot);
+  return status;
+}
+
+adcg_status adcg_exec_synchronize(adcg_exec *exec) {
+  ENTER("adcg_exec_synchronize");
+  exec_slot *slot;
+  CHECK(exec_slot_acquire(exec, f, &slot));
+  exec_slot_release(slot); /* the host device's replays are done when they return */
+  return ADCG_OK;
+}
+
+adcg_status adcg_exec_get_stats(const adcg_exec *exec, adcg_stats *out_stats) {
+  ENTER("adcg_exec_get_stats");
+  FULL_SIZE(out_stats, ADCG_STATS_INIT);
+  uintptr_t number = exec_number(exec, f);
+  if (!number) return exec ? ADCG_ERR_HANDLE : ADCG_ERR_ARGUMENT;
+  return goExecGetStats(number, out_stats);
+}

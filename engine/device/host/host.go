@@ -1,0 +1,84 @@
+// Package host is the device "host": memory from the C heap, order of calls for a stream, kernels from kernels/host.
+package host
+
+// #include <stdint.h>
+// #include <stdlib.h>
+// static uintptr_t host_alloc(size_t bytes) {
+//   void *p = NULL;
+//   return posix_memalign(&p, 64, bytes) == 0 ? (uintptr_t)p : 0;
+// }
+// static void host_free(uintptr_t address) { free((void *)address); }
+import "C"
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/libadcg/libadcg/engine/device"
+	"github.com/libadcg/libadcg/engine/tape"
+	kernels "github.com/libadcg/libadcg/kernels/host"
+)
+
+const dlCPU = 1 // kDLCPU
+
+type host struct {
+	pool uintptr // the kernels' threads; they start with the first parallel kernel
+}
+
+var _ device.Device = (*host)(nil)
+
+// Open makes the host device with this many threads for its kernels; 0: one a core.
+func Open(threads int32) (device.Device, error) {
+	pool := kernels.NewPool(threads)
+	if pool == 0 {
+		return nil, tape.ErrOutOfMemory
+	}
+	return &host{pool: pool}, nil
+}
+
+func (h *host) Info() device.Info {
+	return device.Info{
+		Name: "host", Description: fmt.Sprintf("%s, %s kernels", field("/proc/cpuinfo", "model name", "CPU"), kernels.ISA()),
+		Type: dlCPU, Threads: kernels.Threads(h.pool), MemoryBytes: memoryBytes(),
+	}
+}
+
+func (h *host) Alloc(bytes int64) (uintptr, error) {
+	address := uintptr(C.host_alloc(C.size_t(bytes)))
+	if address == 0 {
+		return 0, tape.ErrOutOfMemory
+	}
+	return address, nil
+}
+
+func (h *host) Free(address uintptr) { C.host_free(C.uintptr_t(address)) }
+
+func (h *host) Op(name string) (device.Impl, bool) {
+	launch, workspace, prepare, ok := kernels.Find(name)
+	return device.Impl{Launch: launch, Workspace: workspace, Prepare: prepare, Context: h.pool}, ok
+}
+
+func (h *host) Close() { kernels.FreePool(h.pool) }
+
+// field reads "key: value" from one of Linux's text files; elsewhere it is the fallback.
+func field(path, key, fallback string) string {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return fallback
+	}
+	for _, line := range strings.Split(string(text), "\n") {
+		if k, v, found := strings.Cut(line, ":"); found && strings.TrimSpace(k) == key {
+			return strings.TrimSpace(v)
+		}
+	}
+	return fallback
+}
+
+func memoryBytes() int64 {
+	var kib int64
+	if _, err := fmt.Sscanf(field("/proc/meminfo", "MemTotal", ""), "%d kB", &kib); err != nil {
+		return 0
+	}
+	return kib * 1024
+}

@@ -1,0 +1,309 @@
+package engine
+
+import (
+	"errors"
+	"runtime"
+	"sync"
+	"unsafe"
+
+	"github.com/libadcg/libadcg/engine/tape"
+	"github.com/libadcg/libadcg/piecewise"
+)
+
+// Mode is what an exec may do.
+type Mode int32
+
+// Modes; the zero value is the default.
+const (
+	FullAndPiecewise Mode = iota // one graph where every op's capture support covers the step, else piecewise
+	Piecewise
+	Full           // one graph where it is covered, else eager
+	FullDecodeOnly // one graph for uniform decode, else eager
+	Eager          // every step eager
+)
+
+var planModes = map[Mode]piecewise.Mode{
+	FullAndPiecewise: piecewise.ModeFullAndPiecewise, Piecewise: piecewise.ModePiecewise, Full: piecewise.ModeFull,
+	FullDecodeOnly: piecewise.ModeFullDecodeOnly, Eager: piecewise.ModeNone,
+}
+
+func (m Mode) plan() (piecewise.Mode, error) {
+	if mode, ok := planModes[m]; ok {
+		return mode, nil
+	}
+	return 0, errorf(ErrArgument, "options.mode: %d is no mode", int32(m))
+}
+
+// ModeOf is the Mode of an ADCG_MODE_*.
+func ModeOf(c int32) (Mode, error) {
+	for mode, planned := range planModes {
+		if int32(planned) == c {
+			return mode, nil
+		}
+	}
+	return 0, errorf(ErrArgument, "options.mode: %d is no mode", c)
+}
+
+// ExecOptions of Compile; the zero value is the default. See adcg_exec_options.
+type ExecOptions struct {
+	Mode       Mode
+	Explicit   bool    // only Capture captures; else a step that needs a bucket does
+	Buckets    []int64 // token counts; nil: 64, 128, ... and MaxTokens
+	SeqBuckets []int64 // sequence counts; nil: 1, 2, 4, ... and MaxSeqs
+	QueryLen   int64   // full graphs of uniform batches with this many tokens a sequence
+	Verify     bool    // every step runs eagerly with its contracts checked
+}
+
+// Step is what a replay did, and Stats what an exec has done and holds.
+type (
+	Step  = tape.Step
+	Stats = tape.Stats
+	Unit  = piecewise.Unit
+)
+
+// Exec is a frozen graph with its plan, its arena and its captured buckets. One thread at a time; see Replay.
+type Exec struct {
+	graph *Graph
+	plan  *piecewise.Plan
+	arena uintptr
+
+	mu   sync.RWMutex // held for reading by calls, for writing by Close
+	data *tape.Exec   // nil once closed
+}
+
+// Compile freezes the graph if it is not, plans, and allocates the arena.
+func (g *Graph) Compile(o ExecOptions) (*Exec, error) {
+	if !g.Frozen() {
+		if err := g.Freeze(); err != nil {
+			return nil, err
+		}
+	}
+	plan, err := g.plan(o)
+	if err != nil {
+		return nil, err
+	}
+	dev := g.engine.device
+	var arena uintptr
+	if plan.ArenaBytes > 0 {
+		if arena, err = dev.Alloc(plan.ArenaBytes); err != nil {
+			return nil, errorf(StatusOf(err), "arena: %d bytes: %v", plan.ArenaBytes, err)
+		}
+	}
+	data, err := tape.New(g.spec(plan, o, arena))
+	if err == nil {
+		if err = data.Open(); err != nil {
+			data.Free()
+		}
+	}
+	if err != nil {
+		dev.Free(arena)
+		return nil, err
+	}
+	g.refs.Add(1)
+	logf(LogInfo, "exec: arena %d bytes, lower bound %d, %d buckets", plan.ArenaBytes, plan.LowerBound, len(plan.Units))
+	return &Exec{graph: g, plan: plan, arena: arena, data: data}, nil
+}
+
+// Close frees the exec; waits for a call that another goroutine is in.
+func (x *Exec) Close() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.data == nil {
+		return
+	}
+	x.data.Free()
+	x.data = nil
+	x.graph.engine.device.Free(x.arena)
+	x.graph.release()
+}
+
+// Data is the data plane, for the C shims; valid until Close.
+func (x *Exec) Data() *tape.Exec { return x.data }
+
+// Plan is the exec's plan, not to be changed.
+func (x *Exec) Plan() *piecewise.Plan { return x.plan }
+
+// enter keeps the exec from being closed. It never waits: an op's callback may call while another thread waits in Close.
+func (x *Exec) enter() error {
+	if !x.mu.TryRLock() {
+		return errorf(ErrBusy, "exec: another thread is closing it")
+	}
+	if x.data == nil {
+		x.mu.RUnlock()
+		return errorf(ErrHandle, "exec: closed")
+	}
+	return nil
+}
+
+// hold takes the exec for one call on this thread, whose error message is C's and per thread.
+func (x *Exec) hold() (release func(), err error) {
+	if err := x.enter(); err != nil {
+		return nil, err
+	}
+	if !x.data.Acquire() {
+		x.mu.RUnlock()
+		return nil, errorf(ErrBusy, "exec: another thread is in a call on it")
+	}
+	runtime.LockOSThread()
+	return func() {
+		runtime.UnlockOSThread()
+		x.data.Release()
+		x.mu.RUnlock()
+	}, nil
+}
+
+// Bind binds a weight or state to memory that stays valid and in place until the exec is closed or the value bound anew.
+func (x *Exec) Bind(v Value, t Tensor) error {
+	return x.bind(v, func(i int) (int32, error) { return x.data.Bind(i, t) })
+}
+
+// BindDLTensor is Bind with the address of a DLTensor, for the C shims.
+func (x *Exec) BindDLTensor(v Value, tensor unsafe.Pointer) error {
+	return x.bind(v, func(i int) (int32, error) { return x.data.BindDLTensor(i, tensor), nil })
+}
+
+func (x *Exec) bind(v Value, bind func(index int) (int32, error)) error {
+	info, err := x.graph.Value(v)
+	if err != nil {
+		return err
+	}
+	if info.Role != piecewise.RoleWeight && info.Role != piecewise.RoleState {
+		return errorf(ErrState, "value: `%s` is neither a weight nor a state", info.Name)
+	}
+	release, err := x.hold()
+	if err != nil {
+		return err
+	}
+	defer release()
+	status, err := bind(info.Slot)
+	if err != nil {
+		return err
+	}
+	return tapeError(status)
+}
+
+// Progress is told after each bucket of a Capture; err is why it failed. True goes on.
+type Progress func(index, count int, unit Unit, err error) bool
+
+// Capture captures buckets in the order given, all of them (the largest first) if there are none. A bucket that fails runs
+// eagerly; the others go on, and the first failure is returned.
+func (x *Exec) Capture(units []Unit, progress Progress) error {
+	release, err := x.hold()
+	if err != nil {
+		return err
+	}
+	defer release()
+	if len(units) == 0 {
+		units = x.plan.Units
+	}
+	indices := make([]int, len(units))
+	for i, u := range units {
+		if indices[i] = x.unitIndex(u); indices[i] < 0 {
+			return errorf(ErrNotFound, "buckets[%d]: mode %d, %d tokens, %d sequences: not a size of this exec", i, u.Mode, u.Tokens, u.Seqs)
+		}
+	}
+	if err := x.allBound(); err != nil {
+		return err
+	}
+	var firstErr error
+	for i, index := range indices {
+		err := x.capture(index)
+		if firstErr == nil {
+			firstErr = err
+		}
+		if progress != nil && !progress(i, len(units), x.plan.Units[index], err) {
+			return errorf(ErrCancelled, "progress: asked to stop after bucket %d of %d", i+1, len(units))
+		}
+	}
+	return firstErr
+}
+
+func (x *Exec) unitIndex(u Unit) int {
+	for i, known := range x.plan.Units {
+		if known == u {
+			return i
+		}
+	}
+	return -1
+}
+
+func (x *Exec) allBound() error {
+	if i := x.data.Unbound(); i >= 0 {
+		return errorf(ErrState, "`%s`: not bound, call adcg_exec_bind first", x.graph.graph.Values[x.graph.graph.Bound[i]].Name)
+	}
+	return nil
+}
+
+func (x *Exec) capture(index int) error {
+	err := tapeError(x.data.Capture(index))
+	unit := x.plan.Units[index]
+	if err != nil {
+		logf(LogWarning, "capture: mode %v, %d tokens, %d sequences: %v: it runs eagerly", unit.Mode, unit.Tokens, unit.Seqs, err)
+	} else {
+		logf(LogDebug, "capture: mode %v, %d tokens, %d sequences", unit.Mode, unit.Tokens, unit.Seqs)
+	}
+	return err
+}
+
+// CaptureHeld captures one bucket on first use, for a replay that holds the exec already. A failure is the bucket's: the step
+// then runs eagerly.
+func (x *Exec) CaptureHeld(index int) error { return x.capture(index) }
+
+// Replay runs one step. The first dim of a tensor that depends on a count is its capacity: see adcg_exec_replay. The stream is
+// 0 on the host device.
+func (x *Exec) Replay(batch Batch, inputs, outputs []Tensor, stream uintptr) (Step, error) {
+	release, err := x.hold()
+	if err != nil {
+		return Step{}, err
+	}
+	defer release()
+	if stream != 0 {
+		return Step{}, errorf(ErrArgument, "stream: %#x: the host device has none", stream)
+	}
+	for {
+		step, status, bucket, err := x.data.Replay(batch, inputs, outputs)
+		if err != nil {
+			return Step{}, err
+		}
+		if status != tape.Want {
+			return step, tapeError(status)
+		}
+		if err := x.capture(bucket); errors.Is(err, tape.ErrOutOfMemory) || StatusOf(err) == ErrOutOfMemory {
+			return Step{}, err
+		}
+	}
+}
+
+// Stats are the counters and the bytes held; safe beside a replay.
+func (x *Exec) Stats() (Stats, error) {
+	if err := x.enter(); err != nil {
+		return Stats{}, err
+	}
+	defer x.mu.RUnlock()
+	return x.data.Stats(), nil
+}
+
+// ReadStats fills an adcg_stats, for the C shims.
+func (x *Exec) ReadStats(out unsafe.Pointer) error {
+	if err := x.enter(); err != nil {
+		return err
+	}
+	defer x.mu.RUnlock()
+	x.data.ReadStats(out)
+	return nil
+}
+
+// BucketInfo is a bucket's state and counters.
+type BucketInfo = tape.BucketInfo
+
+// Bucket tells of bucket number i; safe beside a replay.
+func (x *Exec) Bucket(i int) (BucketInfo, error) {
+	if err := x.enter(); err != nil {
+		return BucketInfo{}, err
+	}
+	defer x.mu.RUnlock()
+	if i < 0 || i >= len(x.plan.Units) {
+		return BucketInfo{}, errorf(ErrNotFound, "index: %d: the exec has %d buckets", i, len(x.plan.Units))
+	}
+	return x.data.Bucket(i), nil
+}

@@ -1,0 +1,265 @@
+/* The data plane: what a replay runs, without Go.
+ *
+ * Go plans and writes the tables of a tape_exec once (program.go); from then on replay reads them and writes only
+ * the fields that are marked "per step". Nothing here allocates, except for the building of a unit at capture.
+ */
+#ifndef ADCG_TAPE_TAPE_H_
+#define ADCG_TAPE_TAPE_H_
+
+#include <adcg/adcg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+/* ---- Messages, log, process state (process.c) -------------------------------------------------------- */
+
+/* Sets this thread's message, "function: text"; returns `status`. Never fails. */
+adcg_status tape_fail(adcg_status status, const char *function, const char *format, ...) __attribute__((format(printf, 3, 4)));
+const char *tape_last_error(void);
+void tape_set_message(adcg_status status, const char *function, const char *message);
+/* The message that an op's callback left for the failure that it is about to return. */
+void tape_set_op_error(const char *message);
+const char *tape_op_error(void);  /* "" if it left none */
+void tape_clear_op_error(void);
+
+/* ADCG_OK, ADCG_ERR_FORKED or ADCG_ERR_POISONED, with the message set. */
+adcg_status tape_process_check(const char *function);
+/* After an internal fault: every later call fails. */
+void tape_poison(void);
+/* Registers the fork handler; called once, at load. */
+void tape_process_init(void);
+
+void tape_set_log(adcg_log_fn log, int32_t level, void *user_data);
+int32_t tape_log_level(void); /* 0: off */
+void tape_log(int32_t level, const char *message);
+
+const char *tape_status_name(adcg_status status);
+
+/* ---- The program: tables that Go writes once ------------------------------------------------------------ */
+
+enum { TAPE_ARENA = 1, TAPE_INPUT = 2, TAPE_BOUND = 3, TAPE_OUTPUT = 4 }; /* piecewise.Place */
+
+typedef struct tape_value {
+  const char *name;
+  adcg_type type;    /* only dims[0] depends on counts */
+  int64_t row_bytes; /* of one row: everything behind the first dim */
+  int32_t place;     /* TAPE_*: whose memory */
+  int32_t index;     /* which input, bound value or output */
+  int64_t offset;    /* bytes, in the arena or in that tensor */
+  int32_t role;      /* ADCG_ROLE_* */
+  int32_t last;      /* the last node that reads it; num_nodes if the caller does; -1: nobody (verify mode) */
+} tape_value;
+
+/* What a built-in op's launch gets as user_data; kernels/host/host.h declares the same two words. */
+typedef struct tape_builtin {
+  void *context; /* the device's: on the host its thread pool */
+  void *state;   /* the node's, made once from its attributes */
+} tape_builtin;
+
+typedef struct tape_node {
+  const char *name; /* "adcg.linear#3" */
+  adcg_op_launch_fn launch;
+  adcg_op_workspace_fn workspace; /* may be NULL */
+  void *user_data;
+  tape_builtin builtin; /* user_data points here for built-in ops */
+  const int32_t *inputs;
+  const int32_t *outputs;
+  const adcg_attr *attrs;
+  int32_t num_inputs;
+  int32_t num_outputs;
+  int32_t num_attrs;
+  int32_t partition;
+  int32_t dynamic;     /* its outputs' tails are zeroed behind it, unless zeroes_tail */
+  int32_t zeroes_tail;
+  int32_t skip;        /* every output is a view: nothing to run */
+  uint64_t mutates;
+  int64_t workspace_offset; /* bytes, in the arena */
+  int64_t workspace_bytes;
+} tape_node;
+
+/* Which nodes a unit holds. The first four are piecewise.PartitionKind. */
+enum { TAPE_TOKEN_SEGMENT = 1, TAPE_SEQ_SEGMENT = 2, TAPE_DYNAMIC = 3, TAPE_VIEWS = 4, TAPE_ALL = 5 };
+
+typedef struct tape_port { /* an input or an output of the graph */
+  const char *name;
+  int32_t value;
+  int32_t staged;         /* outputs: the value lives in the caller's buffer, or here; 0: it is copied out at the end */
+  int64_t staging_offset; /* bytes, in the arena */
+} tape_port;
+
+typedef struct tape_copy { /* an output that is not written in place */
+  int32_t value;
+  int32_t output;
+} tape_copy;
+
+/* ---- Units: bound calls ----------------------------------------------------------------------------------- */
+
+typedef struct tape_step {
+  adcg_op_launch_fn run;
+  const adcg_op_call *call;
+  void *user_data;
+} tape_step;
+
+typedef struct tape_patch { /* a tensor whose memory is the caller's */
+  DLTensor *tensor;
+  int32_t slot;   /* input i: i; output i: num_inputs + i; bound value i: num_inputs + num_outputs + i */
+  int32_t unused;
+  int64_t offset; /* bytes from the slot's address */
+} tape_patch;
+
+/* The calls of some partitions at one size, in one block of memory. Steps and calls do not change once it is captured; tensors
+ * change their data pointers when the caller's memory moves. The two units that serve every size (eager, dynamic) are resized. */
+typedef struct tape_unit {
+  int64_t bytes; /* of this block */
+  int64_t tokens;
+  int64_t seqs;
+  int32_t num_steps;
+  int32_t num_tensors;
+  int32_t num_patches;     /* those of inputs and outputs first, by slot */
+  int32_t num_io_patches;
+  tape_step *steps;
+  adcg_op_call *calls;       /* one a step */
+  int32_t *nodes;            /* the node of each step */
+  int32_t *begin;            /* [num_partitions + 1]: steps of each partition */
+  DLTensor *tensors;
+  int32_t *values;           /* the value of each tensor */
+  tape_patch *patches;
+  int32_t *patch_begin;      /* [num_inputs + num_outputs + 1]: patches of each slot */
+  void **seen;               /* per input and output: the address its tensors hold now */
+  int64_t bound_generation;  /* of the bound values that its tensors hold */
+} tape_unit;
+
+typedef struct tape_bucket {
+  adcg_bucket size;
+  _Atomic int32_t state; /* ADCG_BUCKET_* */
+  tape_unit *unit;
+  _Atomic int64_t replays;
+} tape_bucket;
+
+/* Sizes of one sort in rising order, each with its bucket. */
+typedef struct tape_ladder {
+  const int64_t *sizes;
+  const int32_t *buckets;
+  int32_t count;
+  int32_t last; /* per step: where the last search ended */
+} tape_ladder;
+enum { TAPE_LADDER_TOKENS, TAPE_LADDER_SEQS, TAPE_LADDER_DECODE, TAPE_LADDER_UNIFORM, TAPE_LADDER_MIXED, TAPE_NUM_LADDERS };
+
+typedef struct tape_counters {
+  _Atomic int64_t steps, failed_steps, full_steps, piecewise_steps, eager_steps;
+  _Atomic int64_t reasons[ADCG_NUM_REASONS];
+  _Atomic int64_t real_tokens, padded_tokens, repointed, staged_tensors, staged_bytes;
+} tape_counters;
+
+typedef struct tape_bound { /* a weight or a state */
+  void *data; /* NULL until it is bound */
+  int64_t bytes;
+} tape_bound;
+
+/* What overlap checks found last time for an input or output. */
+typedef struct tape_checked {
+  const char *data;
+  int64_t bytes;
+  int64_t bound_generation;
+} tape_checked;
+
+typedef struct tape_exec {
+  /* written once */
+  int64_t program_bytes; /* of the block that holds this struct and every table below */
+  int64_t max_tokens, max_seqs, max_seq_len;
+  int32_t mode;    /* ADCG_MODE_* */
+  int32_t policy;  /* ADCG_CAPTURE_ON_FIRST_USE, _EXPLICIT */
+  int32_t support; /* ADCG_CAPTURE_*: the least of all dynamic ops */
+  int32_t verify;
+  int64_t query_len;
+  DLDevice device;
+  char *arena;
+  int64_t arena_bytes;
+  int32_t num_values, num_nodes, num_inputs, num_outputs, num_bound, num_copies, num_partitions, num_buckets;
+  const tape_value *values;
+  const tape_node *nodes;
+  const tape_port *inputs;
+  const tape_port *outputs;
+  const int32_t *bound_values; /* the value of each bound one */
+  const tape_copy *copies;
+  const int32_t *partitions; /* the kind of each: TAPE_* */
+  tape_bucket *buckets;
+  tape_ladder ladders[TAPE_NUM_LADDERS];
+
+  /* written by control calls under `busy` */
+  tape_bound *bound;
+  int32_t num_unbound;
+  int32_t capture_called;
+  int64_t bound_generation; /* rises with every bind */
+  tape_unit *eager;         /* every node, at any size */
+  tape_unit *dynamic;       /* dynamic partitions, at any size */
+
+  /* per step */
+  _Atomic int32_t busy;
+  adcg_batch batch; /* what calls point at */
+  int64_t real_tokens, real_seqs;
+  void **slots;          /* [num_inputs + num_outputs]: the addresses of this step */
+  int64_t *moved;        /* likewise: the step at which each was last found moved */
+  tape_checked *checked; /* likewise */
+  uint64_t *verify_hashes;   /* [num_values], only of verify execs */
+  int32_t *verify_producers; /* likewise */
+  tape_counters counters;
+} tape_exec;
+
+/* ---- Building (unit.c) -------------------------------------------------------------------------------------- */
+
+static inline int64_t tape_rows(const tape_value *value, int64_t tokens, int64_t seqs) {
+  const adcg_dim *d = &value->type.dims[0];
+  return d->tokens * tokens + d->seqs * seqs + d->constant;
+}
+
+/* The bytes of a unit with the partitions of `kind` (TAPE_*), of any size. */
+int64_t tape_unit_bytes(const tape_exec *exec, int32_t kind);
+/* NULL if out of memory. */
+tape_unit *tape_unit_create(tape_exec *exec, int32_t kind, int64_t tokens, int64_t seqs);
+/* Sets the size of every tensor and call. */
+void tape_unit_resize(const tape_exec *exec, tape_unit *unit, int64_t tokens, int64_t seqs);
+/* Points the unit's tensors at this step's addresses and at the bound values; returns how many slots had moved. */
+int64_t tape_unit_point(tape_exec *exec, tape_unit *unit);
+/* Which partitions a bucket holds. */
+int32_t tape_bucket_kind(const adcg_bucket *size);
+static inline void *tape_pointer(uintptr_t address) { return (void *)address; }
+
+/* ---- Running (replay.c, capture.c, verify.c) ------------------------------------------------------------------- */
+
+/* Beside ADCG_*: this bucket must be captured before the step can run; *out_bucket says which. */
+#define TAPE_WANT_BUCKET (-1)
+
+bool tape_acquire(tape_exec *exec);
+void tape_release(tape_exec *exec);
+
+/* adcg_exec_replay; the caller holds the exec. */
+adcg_status tape_replay(tape_exec *exec, const adcg_batch *batch, const DLTensor *inputs, int32_t num_inputs, const DLTensor *outputs,
+                        int32_t num_outputs, void *stream, adcg_step *out_step, int32_t *out_bucket);
+
+/* Warms up and captures one bucket; the caller holds the exec. On failure the bucket is ADCG_BUCKET_FAILED. */
+adcg_status tape_capture(tape_exec *exec, int32_t bucket);
+
+/* Runs `unit` whole with the contracts of every op checked; the exec's slots and batch are set. */
+adcg_status tape_verify_run(tape_exec *exec, tape_unit *unit);
+
+/* Binds or re-binds one weight or state (index among the bound ones); the caller holds the exec. */
+adcg_status tape_bind(tape_exec *exec, int32_t index, const DLTensor *tensor);
+
+/* Checks a tensor of the caller's against a value: device, dtype, rank, dims behind the first, compactness, alignment.
+ * `min_rows`: rows it must have at least, or exactly if `exact`. `what` is "inputs[0]" and so on. */
+adcg_status tape_check_tensor(const tape_exec *exec, const char *function, const char *what, const tape_value *value, const DLTensor *tensor,
+                              int64_t min_rows, bool exact);
+
+/* The step that a dynamic op runs as: launch, then zeroed tails. user_data is its tape_node. */
+adcg_status tape_run_dynamic(const adcg_op_call *call, void *user_data);
+
+/* "op `my.scale#1`: message": what a failed step says. */
+adcg_status tape_fail_step(const tape_exec *exec, const char *function, const tape_unit *unit, const tape_step *step, adcg_status status);
+
+void tape_read_bucket(const tape_bucket *bucket, adcg_bucket_info *out);
+void tape_read_stats(const tape_exec *exec, adcg_stats *out);
+
+/* Frees the units; the arena, the nodes' states and this block are Go's to free. */
+void tape_exec_clear(tape_exec *exec);
+
+#endif /* ADCG_TAPE_TAPE_H_ */

@@ -1,0 +1,198 @@
+/* Units: the calls of some partitions bound to one size, in one block of memory. */
+#include "tape.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+int32_t tape_bucket_kind(const adcg_bucket *size) {
+  if (size->mode == ADCG_MODE_FULL) return TAPE_ALL;
+  return size->tokens > 0 ? TAPE_TOKEN_SEGMENT : TAPE_SEQ_SEGMENT;
+}
+
+static bool in_unit(const tape_exec *exec, const tape_node *node, int32_t kind) {
+  return !node->skip && (kind == TAPE_ALL || exec->partitions[node->partition] == kind);
+}
+
+/* Inputs and outputs have slots of their own, bound values follow; -1: the arena. */
+static int32_t slot_of(const tape_exec *exec, const tape_value *value) {
+  switch (value->place) {
+    case TAPE_INPUT: return value->index;
+    case TAPE_OUTPUT: return exec->num_inputs + value->index;
+    case TAPE_BOUND: return exec->num_inputs + exec->num_outputs + value->index;
+    default: return -1;
+  }
+}
+
+typedef struct unit_counts {
+  int64_t steps, tensors, dims, patches, io_patches;
+} unit_counts;
+
+static void count_tensor(const tape_exec *exec, int32_t index, unit_counts *n) {
+  const tape_value *value = &exec->values[index];
+  n->tensors++;
+  n->dims += value->type.ndim;
+  n->patches += value->place != TAPE_ARENA;
+  n->io_patches += value->place == TAPE_INPUT || value->place == TAPE_OUTPUT;
+}
+
+static unit_counts count(const tape_exec *exec, int32_t kind) {
+  unit_counts n = {0, 0, 0, 0, 0};
+  for (int32_t i = 0; i < exec->num_nodes; i++) {
+    const tape_node *node = &exec->nodes[i];
+    if (!in_unit(exec, node, kind)) continue;
+    n.steps++;
+    for (int32_t k = 0; k < node->num_inputs; k++) count_tensor(exec, node->inputs[k], &n);
+    for (int32_t k = 0; k < node->num_outputs; k++) count_tensor(exec, node->outputs[k], &n);
+  }
+  return n;
+}
+
+/* Carves `bytes` off the block at *cursor, in whole words. */
+static void *take(char **cursor, int64_t bytes) {
+  void *p = *cursor;
+  *cursor += (bytes + 7) / 8 * 8;
+  return p;
+}
+
+static int64_t words(int64_t count, size_t size) { return (count * (int64_t)size + 7) / 8 * 8; }
+
+static int64_t bytes_of(const tape_exec *exec, const unit_counts *n) {
+  int64_t io = exec->num_inputs + exec->num_outputs;
+  return words(1, sizeof(tape_unit)) + words(n->steps, sizeof(tape_step)) + words(n->steps, sizeof(adcg_op_call)) +
+         words(n->steps, sizeof(int32_t)) + words(exec->num_partitions + 1, sizeof(int32_t)) + words(n->tensors, sizeof(DLTensor)) +
+         words(n->tensors, sizeof(int32_t)) + words(n->dims, sizeof(int64_t)) + words(n->patches, sizeof(tape_patch)) +
+         words(io + 1, sizeof(int32_t)) + words(io, sizeof(void *));
+}
+
+int64_t tape_unit_bytes(const tape_exec *exec, int32_t kind) {
+  unit_counts n = count(exec, kind);
+  return bytes_of(exec, &n);
+}
+
+static void fill_tensor(const tape_exec *exec, tape_unit *unit, int32_t value_index, int64_t **dims) {
+  const tape_value *value = &exec->values[value_index];
+  DLTensor *t = &unit->tensors[unit->num_tensors];
+  unit->values[unit->num_tensors++] = value_index;
+  t->data = value->place == TAPE_ARENA ? exec->arena + value->offset : NULL;
+  t->device = exec->device;
+  t->ndim = value->type.ndim;
+  t->dtype = adcg_dtype_to_dlpack(value->type.dtype);
+  t->shape = *dims;
+  t->strides = NULL;
+  t->byte_offset = 0;
+  for (int32_t d = 0; d < t->ndim; d++) t->shape[d] = value->type.dims[d].constant;
+  *dims += t->ndim;
+}
+
+/* Sorts the patches by slot, a counting sort over inputs and outputs; those of bound values come last, in any order. */
+static void fill_patches(const tape_exec *exec, tape_unit *unit) {
+  int32_t io = exec->num_inputs + exec->num_outputs;
+  for (int32_t i = 0; i < unit->num_tensors; i++) {
+    int32_t slot = slot_of(exec, &exec->values[unit->values[i]]);
+    if (slot >= 0 && slot < io) unit->patch_begin[slot + 1]++;
+  }
+  for (int32_t s = 0; s < io; s++) unit->patch_begin[s + 1] += unit->patch_begin[s];
+  unit->num_io_patches = unit->patch_begin[io];
+  int32_t bound = unit->num_io_patches;
+  for (int32_t i = 0; i < unit->num_tensors; i++) {
+    const tape_value *value = &exec->values[unit->values[i]];
+    int32_t slot = slot_of(exec, value);
+    if (slot < 0) continue;
+    /* patch_begin[slot] walks to its end and is put back below */
+    int32_t at = slot < io ? unit->patch_begin[slot]++ : bound++;
+    unit->patches[at] = (tape_patch){&unit->tensors[i], slot, 0, value->offset};
+  }
+  for (int32_t s = io; s > 0; s--) unit->patch_begin[s] = unit->patch_begin[s - 1];
+  unit->patch_begin[0] = 0;
+  unit->num_patches = bound;
+}
+
+tape_unit *tape_unit_create(tape_exec *exec, int32_t kind, int64_t tokens, int64_t seqs) {
+  unit_counts n = count(exec, kind);
+  int64_t bytes = bytes_of(exec, &n), io = exec->num_inputs + exec->num_outputs;
+  char *cursor = calloc(1, (size_t)bytes);
+  if (!cursor) return NULL;
+  tape_unit *unit = take(&cursor, sizeof(tape_unit));
+  unit->bytes = bytes;
+  unit->steps = take(&cursor, n.steps * (int64_t)sizeof(tape_step));
+  unit->calls = take(&cursor, n.steps * (int64_t)sizeof(adcg_op_call));
+  unit->nodes = take(&cursor, n.steps * (int64_t)sizeof(int32_t));
+  unit->begin = take(&cursor, (exec->num_partitions + 1) * (int64_t)sizeof(int32_t));
+  unit->tensors = take(&cursor, n.tensors * (int64_t)sizeof(DLTensor));
+  unit->values = take(&cursor, n.tensors * (int64_t)sizeof(int32_t));
+  int64_t *dims = take(&cursor, n.dims * (int64_t)sizeof(int64_t));
+  unit->patches = take(&cursor, n.patches * (int64_t)sizeof(tape_patch));
+  unit->patch_begin = take(&cursor, (io + 1) * (int64_t)sizeof(int32_t));
+  unit->seen = take(&cursor, io * (int64_t)sizeof(void *));
+  unit->bound_generation = -1;
+
+  int32_t next = 0; /* the partition whose first step comes next */
+  for (int32_t i = 0; i < exec->num_nodes; i++) {
+    const tape_node *node = &exec->nodes[i];
+    while (next <= node->partition) unit->begin[next++] = unit->num_steps;
+    if (!in_unit(exec, node, kind)) continue;
+    adcg_op_call *call = &unit->calls[unit->num_steps];
+    call->struct_size = sizeof *call;
+    call->phase = ADCG_PHASE_REPLAY;
+    call->num_inputs = node->num_inputs;
+    call->num_outputs = node->num_outputs;
+    call->num_attrs = node->num_attrs;
+    call->batch = &exec->batch;
+    call->attrs = node->attrs;
+    call->workspace_bytes = (size_t)node->workspace_bytes;
+    call->workspace = node->workspace_bytes ? exec->arena + node->workspace_offset : NULL;
+    call->set_error = tape_set_op_error;
+    call->inputs = &unit->tensors[unit->num_tensors];
+    for (int32_t k = 0; k < node->num_inputs; k++) fill_tensor(exec, unit, node->inputs[k], &dims);
+    call->outputs = &unit->tensors[unit->num_tensors];
+    for (int32_t k = 0; k < node->num_outputs; k++) fill_tensor(exec, unit, node->outputs[k], &dims);
+    bool tails = node->dynamic && !node->zeroes_tail;
+    unit->nodes[unit->num_steps] = i;
+    unit->steps[unit->num_steps++] = (tape_step){tails ? tape_run_dynamic : node->launch, call, tails ? (void *)(uintptr_t)node : node->user_data};
+  }
+  while (next <= exec->num_partitions) unit->begin[next++] = unit->num_steps;
+  fill_patches(exec, unit);
+  tape_unit_resize(exec, unit, tokens, seqs);
+  return unit;
+}
+
+void tape_unit_resize(const tape_exec *exec, tape_unit *unit, int64_t tokens, int64_t seqs) {
+  if (unit->tokens == tokens && unit->seqs == seqs) return;
+  unit->tokens = tokens;
+  unit->seqs = seqs;
+  for (int32_t i = 0; i < unit->num_tensors; i++) unit->tensors[i].shape[0] = tape_rows(&exec->values[unit->values[i]], tokens, seqs);
+  for (int32_t i = 0; i < unit->num_steps; i++) {
+    unit->calls[i].tokens = tokens;
+    unit->calls[i].seqs = seqs;
+  }
+}
+
+int64_t tape_unit_point(tape_exec *exec, tape_unit *unit) {
+  int32_t io = exec->num_inputs + exec->num_outputs;
+  int64_t moved = 0, now = atomic_load_explicit(&exec->counters.steps, memory_order_relaxed) + 1;
+  for (int32_t s = 0; s < io; s++) {
+    void *address = exec->slots[s];
+    if (__builtin_expect(unit->seen[s] == address, 1)) continue;
+    int32_t first = unit->patch_begin[s], end = unit->patch_begin[s + 1];
+    for (int32_t p = first; p < end; p++) unit->patches[p].tensor->data = (char *)address + unit->patches[p].offset;
+    if (unit->seen[s] && first < end && exec->moved[s] != now) {
+      exec->moved[s] = now; /* several units of one step may hold the slot: it moved once */
+      moved++;
+    }
+    unit->seen[s] = address;
+  }
+  if (__builtin_expect(unit->bound_generation != exec->bound_generation, 0)) {
+    for (int32_t p = unit->num_io_patches; p < unit->num_patches; p++) {
+      const tape_patch *patch = &unit->patches[p];
+      patch->tensor->data = (char *)exec->bound[patch->slot - io].data + patch->offset;
+    }
+    unit->bound_generation = exec->bound_generation;
+  }
+  return moved;
+}
+
+void tape_exec_clear(tape_exec *exec) {
+  for (int32_t i = 0; i < exec->num_buckets; i++) free(exec->buckets[i].unit);
+  free(exec->eager);
+  free(exec->dynamic);
+}

@@ -1,0 +1,230 @@
+/* adcg.attention over a slot cache. Keys and values of the step are written to the cache first, and every query then
+ * reads the cache alone: a prefill in one step or in chunks, or a decode, computes the same bits. The arithmetic is
+ * in attend.inc; here are the checks, the writing and the cutting into tiles. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "internal.h"
+
+/* Inputs and attributes, in the schema's order. */
+enum { Q, K, V, K_CACHE, V_CACHE, CU_SEQLENS, INPUT_POS, SLOT_IDX, SINKS };
+enum { SCALE, WINDOW, SOFTCAP };
+
+typedef struct region {
+  const adcgk_kernels *kernels;
+  const char *q, *k, *v;
+  char *k_cache, *v_cache, *out;
+  const char *sinks; /* NULL: none */
+  bool bf16, cache_bf16, sinks_bf16;
+  const int32_t *cu, *input_pos, *slots;
+  int64_t seqs, tokens;
+  int64_t heads, kv_heads, d, dv, max_len, window;
+  float scale, softcap;
+  int64_t tile_rows;             /* rows of a tile at most */
+  int64_t tile_heads;            /* heads of a group in one tile, */
+  int64_t head_tiles;            /* and into how many such parts a group is cut */
+  int64_t tile_tokens;           /* positions of one tile at most */
+  int64_t units, units_per_task; /* a unit is one tile of one key/value head, see attend_task */
+  int64_t tokens_per_task;
+} region;
+
+adcg_status adcgk_check_sequences(const adcg_op_call *call, const int32_t *cu, const int32_t *input_pos, int64_t max_len, const char *limit) {
+  const int64_t seqs = adcg_batch_seqs(call->batch), tokens = adcg_batch_tokens(call->batch);
+  if (seqs == 0) return ADCG_OK;
+  if (cu[0] != 0) return adcgk_fail(call, "cu_seqlens[0] is %d, must be 0", cu[0]);
+  for (int64_t s = 0; s < seqs; s++) {
+    if (cu[s + 1] <= cu[s]) return adcgk_fail(call, "cu_seqlens[%lld] is %d, must be more than cu_seqlens[%lld], which is %d", (long long)s + 1, cu[s + 1], (long long)s, cu[s]);
+  }
+  if (cu[seqs] != tokens) return adcgk_fail(call, "cu_seqlens[%lld] is %d, the step has %lld tokens", (long long)seqs, cu[seqs], (long long)tokens);
+  for (int64_t s = 0; s < seqs; s++) {
+    if (input_pos[s] < 0) return adcgk_fail(call, "input_pos[%lld] is %d, must not be negative", (long long)s, input_pos[s]);
+    const int64_t length = cu[s + 1] - cu[s];
+    if (input_pos[s] + length > max_len) return adcgk_fail(call, "input_pos[%lld] is %d and the sequence has %lld tokens, %s", (long long)s, input_pos[s], (long long)length, limit);
+  }
+  return ADCG_OK;
+}
+
+/* Slots are in range, and no two sequences share one. A bit per slot, in windows of as many slots as fit the stack. */
+static adcg_status check_slots(const adcg_op_call *call, const int32_t *slots, int64_t seqs, int64_t count) {
+  enum { WORDS = 512, WINDOW_SLOTS = 64 * WORDS };
+  for (int64_t s = 0; s < seqs; s++) {
+    if (slots[s] < 0 || slots[s] >= count) return adcgk_fail(call, "slot_idx[%lld] is %d, the cache has %lld slots", (long long)s, slots[s], (long long)count);
+  }
+  for (int64_t base = 0; base < count; base += WINDOW_SLOTS) {
+    uint64_t taken[WORDS];
+    memset(taken, 0, (size_t)adcgk_ceil_div(adcgk_min(count - base, WINDOW_SLOTS), 64) * 8);
+    for (int64_t s = 0; s < seqs; s++) {
+      const int64_t at = slots[s] - base;
+      if (at < 0 || at >= WINDOW_SLOTS) continue;
+      if (taken[at / 64] >> (at % 64) & 1) {
+        int64_t other = 0;
+        while (slots[other] != slots[s]) other++;
+        return adcgk_fail(call, "slot_idx[%lld] is %d, which is the slot of sequence %lld too", (long long)s, slots[s], (long long)other);
+      }
+      taken[at / 64] |= UINT64_C(1) << (at % 64);
+    }
+  }
+  return ADCG_OK;
+}
+
+static void store_rows(const region *r, char *cache, const char *rows, int64_t width, int64_t s, int64_t t0, int64_t t1) {
+  const int64_t size = r->bf16 ? 2 : 4, cache_size = r->cache_bf16 ? 2 : 4;
+  char *to = cache + ((int64_t)r->slots[s] * r->max_len + r->input_pos[s] + t0 - r->cu[s]) * width * cache_size;
+  const char *from = rows + t0 * width * size;
+  const int64_t n = (t1 - t0) * width;
+  if (size == cache_size) memcpy(to, from, (size_t)(n * size));
+  else r->kernels->convert(to, r->cache_bf16, from, r->bf16, n);
+}
+
+/* Writes tokens [first, end) of k and v to their slots. */
+static void store_task(void *context, int64_t task) {
+  const region *r = context;
+  int64_t t = task * r->tokens_per_task;
+  const int64_t end = adcgk_min(t + r->tokens_per_task, r->tokens);
+  for (int64_t s = 0; t < end; s++) {
+    if (r->cu[s + 1] <= t) continue;
+    const int64_t to = adcgk_min(end, r->cu[s + 1]);
+    store_rows(r, r->k_cache, r->k, r->kv_heads * r->d, s, t, to);
+    store_rows(r, r->v_cache, r->v, r->kv_heads * r->dv, s, t, to);
+    t = to;
+  }
+}
+
+/* One tile: positions t0 .. t1-1 (tokens of the step) of sequence s, heads h0 .. h1-1 of key/value head g's group. */
+static void attend_tile(const region *r, int64_t s, int64_t g, int64_t h0, int64_t h1, int64_t t0, int64_t t1) {
+  float scratch[ADCGK_TILE_FLOATS] __attribute__((aligned(64)));
+  float largest[ADCGK_TILE_ROWS], total[ADCGK_TILE_ROWS];
+  int64_t first[ADCGK_TILE_ROWS], end[ADCGK_TILE_ROWS];
+  const int64_t ldq = adcgk_ceil_div(r->d, 16) * 16, lda = adcgk_ceil_div(r->dv, 16) * 16;
+  const int64_t size = r->bf16 ? 2 : 4, cache_size = r->cache_bf16 ? 2 : 4, rows = (t1 - t0) * (h1 - h0);
+  float *q = scratch, *sums = q + rows * ldq, *weights = sums + rows * lda;
+  int64_t row = 0;
+  for (int64_t t = t0; t < t1; t++) {
+    const int64_t position = r->input_pos[s] + t - r->cu[s];
+    for (int64_t h = h0; h < h1; h++, row++) {
+      r->kernels->convert(q + row * ldq, false, r->q + (t * r->heads + h) * r->d * size, r->bf16, r->d);
+      first[row] = r->window > 0 ? adcgk_max(0, position - r->window + 1) : 0;
+      end[row] = position + 1;
+      largest[row] = -INFINITY;
+      total[row] = 0.0f;
+      if (r->sinks) {
+        r->kernels->convert(&largest[row], false, r->sinks + h * (r->sinks_bf16 ? 2 : 4), r->sinks_bf16, 1);
+        total[row] = 1.0f;
+      }
+    }
+  }
+  const int64_t slot = (int64_t)r->slots[s] * r->max_len * r->kv_heads;
+  const adcgk_attend a = {
+      .rows = (int32_t)rows,
+      .d = (int32_t)r->d,
+      .dv = (int32_t)r->dv,
+      .ldq = (int32_t)ldq,
+      .lda = (int32_t)lda,
+      .q = q,
+      .first = first,
+      .end = end,
+      .keys = r->k_cache + (slot + g) * r->d * cache_size,
+      .values = r->v_cache + (slot + g) * r->dv * cache_size,
+      .key_stride = r->kv_heads * r->d,
+      .value_stride = r->kv_heads * r->dv,
+      .cache_bf16 = r->cache_bf16,
+      .scale = r->scale,
+      .softcap = r->softcap,
+      .weights = weights,
+      .sums = sums,
+      .largest = largest,
+      .total = total,
+  };
+  r->kernels->attend(&a);
+  row = 0;
+  for (int64_t t = t0; t < t1; t++) {
+    for (int64_t h = h0; h < h1; h++, row++) r->kernels->divide(r->out + (t * r->heads + h) * r->dv * size, r->bf16, sums + row * lda, total[row], r->dv);
+  }
+}
+
+/* Units are numbered by sequence, then tile of positions, then key/value head, then part of the group's heads. */
+static void attend_task(void *context, int64_t task) {
+  const region *r = context;
+  const int64_t per_tile = r->kv_heads * r->head_tiles, group = r->heads / r->kv_heads;
+  int64_t unit = task * r->units_per_task;
+  const int64_t last = adcgk_min(unit + r->units_per_task, r->units);
+  int64_t s = 0, before = 0; /* units of the sequences before s */
+  for (; unit < last; unit++) {
+    for (;; s++) {
+      const int64_t of_s = adcgk_ceil_div(r->cu[s + 1] - r->cu[s], r->tile_tokens) * per_tile;
+      if (unit < before + of_s) break;
+      before += of_s;
+    }
+    const int64_t tile = (unit - before) / per_tile, part = (unit - before) % per_tile;
+    const int64_t g = part / r->head_tiles, h = g * group + part % r->head_tiles * r->tile_heads;
+    const int64_t t = r->cu[s] + tile * r->tile_tokens;
+    attend_tile(r, s, g, h, adcgk_min(h + r->tile_heads, (g + 1) * group), t, adcgk_min(t + r->tile_tokens, r->cu[s + 1]));
+  }
+}
+
+adcg_status adcgk_attention(const adcg_op_call *call, void *user_data) {
+  const DLTensor *q = &call->inputs[Q], *v = &call->inputs[V], *cache = &call->inputs[K_CACHE];
+  const int64_t seqs = adcg_batch_seqs(call->batch);
+  if (seqs == 0) return ADCG_OK;
+  adcgk_pool *pool = adcgk_pool_of(user_data);
+  region r = {
+      .kernels = adcgk_active(),
+      .q = adcg_data(q),
+      .k = adcg_data(&call->inputs[K]),
+      .v = adcg_data(v),
+      .k_cache = adcg_data(cache),
+      .v_cache = adcg_data(&call->inputs[V_CACHE]),
+      .out = adcg_data(&call->outputs[0]),
+      .bf16 = adcgk_is_bf16(q),
+      .cache_bf16 = adcgk_is_bf16(cache),
+      .cu = adcg_data(&call->inputs[CU_SEQLENS]),
+      .input_pos = adcg_data(&call->inputs[INPUT_POS]),
+      .slots = adcg_data(&call->inputs[SLOT_IDX]),
+      .seqs = seqs,
+      .tokens = adcg_batch_tokens(call->batch),
+      .heads = q->shape[1],
+      .kv_heads = v->shape[1],
+      .d = q->shape[2],
+      .dv = v->shape[2],
+      .max_len = cache->shape[1],
+      .window = call->attrs[WINDOW].i,
+      .softcap = (float)call->attrs[SOFTCAP].f,
+  };
+  r.scale = call->attrs[SCALE].f != 0.0 ? (float)call->attrs[SCALE].f : (float)(1.0 / sqrt((double)r.d));
+  if (call->num_inputs > SINKS) {
+    r.sinks = adcg_data(&call->inputs[SINKS]);
+    r.sinks_bf16 = adcgk_is_bf16(&call->inputs[SINKS]);
+  }
+  char limit[64];
+  snprintf(limit, sizeof(limit), "the cache holds %lld positions", (long long)r.max_len);
+  adcg_status status = adcgk_check_sequences(call, r.cu, r.input_pos, r.max_len, limit);
+  if (status == ADCG_OK) status = check_slots(call, r.slots, seqs, cache->shape[0]);
+  if (status != ADCG_OK) return status;
+
+  const double row_bytes = (double)(r.kv_heads * (r.d + r.dv) * (r.bf16 ? 2 : 4));
+  r.tokens_per_task = adcgk_max(1, (1 << 16) / (int64_t)row_bytes);
+  adcgk_parallel(pool, adcgk_ceil_div(r.tokens, r.tokens_per_task), (double)r.tokens * row_bytes / 8, store_task, &r);
+
+  /* Rows of a tile: as many as fit its scratch; positions, all heads of the group together; with few tokens, heads of
+   * a group are spread over the threads. A row's result does not depend on the tile that it is in. */
+  const int64_t floats = (adcgk_ceil_div(r.d, 16) + adcgk_ceil_div(r.dv, 16)) * 16 + ADCGK_KEY_BLOCK;
+  r.tile_rows = adcgk_min(ADCGK_TILE_ROWS, ADCGK_TILE_FLOATS / floats);
+  const int64_t group = r.heads / r.kv_heads, threads = pool ? adcgk_pool_threads(pool) : 1;
+  r.tile_heads = adcgk_min(group, r.tile_rows);
+  if (r.tokens * r.kv_heads < threads) r.tile_heads = adcgk_min(r.tile_heads, adcgk_ceil_div(group * r.tokens * r.kv_heads, threads));
+  r.head_tiles = adcgk_ceil_div(group, r.tile_heads);
+  r.tile_tokens = adcgk_max(1, r.tile_rows / r.tile_heads);
+
+  double keys = 0; /* that all queries of the step see together */
+  for (int64_t s = 0; s < seqs; s++) {
+    const int64_t length = r.cu[s + 1] - r.cu[s];
+    double seen = (double)r.input_pos[s] + (double)(length + 1) / 2;
+    if (r.window > 0 && seen > (double)r.window) seen = (double)r.window;
+    keys += seen * (double)length;
+    r.units += adcgk_ceil_div(length, r.tile_tokens) * r.kv_heads * r.head_tiles;
+  }
+  r.units_per_task = adcgk_max(1, r.units / (threads * 16));
+  adcgk_parallel(pool, adcgk_ceil_div(r.units, r.units_per_task), keys * (double)(r.heads * (r.d + r.dv + 40)) / 15, attend_task, &r);
+  return ADCG_OK;
+}

@@ -1,0 +1,116 @@
+/* What the files of this folder share: the kernels of one instruction set, parallel regions, small helpers. */
+#ifndef ADCGK_INTERNAL_H_
+#define ADCGK_INTERNAL_H_
+
+#include <stdarg.h>
+#include <stdbool.h>
+
+#include "host.h"
+
+/* ---- Parallel regions (pool.c) ------------------------------------------------------------------------- */
+
+typedef void (*adcgk_task_fn)(void *context, int64_t task);
+
+/* Calls fn(context, t) for t = 0 .. tasks-1, each once, in any order, on the caller and the pool's workers; returns
+ * when all are done. `nanoseconds` is a guess of the whole work on one core: what is too short to share, and what
+ * comes while the pool is busy with another caller's region, runs on the caller alone. pool may be NULL. */
+void adcgk_parallel(adcgk_pool *pool, int64_t tasks, double nanoseconds, adcgk_task_fn fn, void *context);
+
+/* ---- Kernels of one instruction set (isa_*.c) ----------------------------------------------------------- */
+
+/* y[m][n] = bias[n] + sum over k of x[m][k] * w[n][k]. Strides are in elements. A sum's order depends on K alone. */
+typedef struct adcgk_product {
+  const void *x; /* [M, K], rows ldx apart */
+  const void *w; /* [N, K], rows ldw apart */
+  const void *bias; /* [N]; may be NULL */
+  void *y; /* [M, N], rows ldy apart */
+  int64_t k, ldx, ldw, ldy;
+  bool x_bf16, w_bf16, bias_bf16, y_bf16;
+} adcgk_product;
+
+enum {
+  ADCGK_KEY_BLOCK = 64, /* keys that one softmax step covers; blocks start at multiples of it in a sequence */
+  ADCGK_TILE_ROWS = 32, /* query rows (positions times heads of a group) that share the reading of a key block */
+  ADCGK_TILE_FLOATS = 36864 /* room of a tile's queries, sums and weights, on the stack: 144 KiB */
+};
+
+/* Query rows that share keys and values: rows of one tile belong to one sequence and one key/value head. */
+typedef struct adcgk_attend {
+  int32_t rows;  /* 1 .. ADCGK_TILE_ROWS */
+  int32_t d, dv; /* head dims of keys and of values */
+  int32_t ldq, lda; /* floats from row to row of q and of sums */
+  const float *q; /* [rows, ldq] */
+  const int64_t *first, *end; /* [rows]: row r sees keys first[r] .. end[r]-1, at least one; both rise with r */
+  const void *keys, *values; /* key 0 of the slot, at this head */
+  int64_t key_stride, value_stride; /* elements from key to key */
+  bool cache_bf16;
+  float scale, softcap; /* softcap 0: none */
+  float *weights; /* [rows, ADCGK_KEY_BLOCK] of scratch */
+  float *sums; /* [rows, lda]: out, the weighted values; lda is a multiple of 16 */
+  float *largest, *total; /* [rows]: in, the sink's logit and 1 (or -inf and 0); out, the softmax's state */
+} adcgk_attend;
+
+typedef struct adcgk_kernels {
+  const char *name;
+  /* Rows m0 .. m1-1 and columns n0 .. n1-1 of a product. */
+  void (*product)(const adcgk_product *p, int64_t m0, int64_t m1, int64_t n0, int64_t n1);
+  /* Online softmax of a tile over all its keys: sums[r] / total[r] is the attention of row r. */
+  void (*attend)(const adcgk_attend *a);
+  /* to[i] = sums[i] / total */
+  void (*divide)(void *to, bool to_bf16, const float *from, float divisor, int64_t n);
+  /* to[i] = from[i] between f32 and bf16. */
+  void (*convert)(void *to, bool to_bf16, const void *from, bool from_bf16, int64_t n);
+  /* One row: y = x * rsqrt(mean(x^2) + eps) * weight. y may be x. */
+  void (*rms_norm)(void *y, const void *x, bool bf16, const void *weight, bool weight_bf16, float eps, int64_t n);
+  /* y may be a or b. */
+  void (*add)(void *y, const void *a, const void *b, bool bf16, int64_t first, int64_t n);
+  void (*silu_mul)(void *y, const void *gate, const void *up, bool bf16, int64_t first, int64_t n);
+  /* sin and cos of position * frequency[i]. */
+  void (*angles)(float *sine, float *cosine, const float *frequency, float position, int64_t n);
+  /* Rotates the pairs (x[i], x[i + half]), i = 0 .. n-1. y may be x. */
+  void (*rotate)(void *y, const void *x, bool bf16, int64_t half, const float *sine, const float *cosine, int64_t n);
+  /* The lowest index of the largest element; a NaN is larger than all. */
+  int64_t (*argmax)(const void *x, bool bf16, int64_t n);
+} adcgk_kernels;
+
+/* Tables of the instruction sets that this build has; adcgk_active (registry.c) is the one in use. */
+extern const adcgk_kernels adcgk_kernels_avx512, adcgk_kernels_avx2, adcgk_kernels_neon, adcgk_kernels_c;
+const adcgk_kernels *adcgk_active(void);
+
+/* ---- Helpers ------------------------------------------------------------------------------------------- */
+
+static inline adcgk_pool *adcgk_pool_of(void *user_data) { return user_data ? ((adcgk_node *)user_data)->pool : NULL; }
+static inline bool adcgk_is_bf16(const DLTensor *t) { return t->dtype.code == kDLBfloat; }
+static inline size_t adcgk_size(const DLTensor *t) { return (size_t)t->dtype.bits / 8; }
+/* Elements of a row: of all dims behind the first. */
+static inline int64_t adcgk_row(const DLTensor *t) {
+  int64_t n = 1;
+  for (int32_t i = 1; i < t->ndim; i++) n *= t->shape[i];
+  return n;
+}
+static inline int64_t adcgk_min(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t adcgk_max(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t adcgk_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/* Ends a launch with a formatted message. */
+adcg_status adcgk_fail(const adcg_op_call *call, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Checks the real sequences of a step: cu_seqlens starts at 0, rises and ends at the step's tokens; no input_pos is
+ * negative, and no sequence ends beyond `max_len` positions ("the cache holds 128 positions" is how `limit` ends the message). */
+adcg_status adcgk_check_sequences(const adcg_op_call *call, const int32_t *cu_seqlens, const int32_t *input_pos, int64_t max_len, const char *limit);
+
+/* ---- Ops ----------------------------------------------------------------------------------------------- */
+
+adcg_status adcgk_linear(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_attention(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_attention_metadata(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_rms_norm(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_add(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_silu_mul(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_rope(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_rope_prepare(const adcg_attr *attrs, int32_t num_attrs, const adcg_type *inputs, int32_t num_inputs, void **out_state, void (*set_error)(const char *));
+adcg_status adcgk_embedding(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_gather_tokens(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_argmax(const adcg_op_call *call, void *user_data);
+
+#endif /* ADCGK_INTERNAL_H_ */

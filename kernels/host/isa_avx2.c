@@ -1,0 +1,23 @@
+/* The kernels for x86-64 with AVX2 and FMA. */
+#include "internal.h"
+
+#if defined(__x86_64__)
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC target("avx2,fma")
+#endif
+#define SIMD_WIDTH 8
+#define ISA "avx2"
+#define TABLE adcgk_kernels_avx2
+#include "simd.h"
+
+#include "rows.inc"
+#include "product.inc"
+#include "attend.inc"
+#include "table.inc"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#endif

@@ -1,0 +1,13 @@
+/* The kernels for any machine: plain C, with fmaf() from libm. */
+#include "internal.h"
+
+#define SIMD_WIDTH 4
+#define ISA "c"
+#define TABLE adcgk_kernels_c
+#include "simd.h"
+
+#include "rows.inc"
+#include "product.inc"
+#include "attend.inc"
+#include "table.inc"
+

@@ -1,0 +1,16 @@
+/* The kernels for arm64, where NEON is always there. */
+#include "internal.h"
+
+#if defined(__aarch64__)
+#define SIMD_NEON
+#define SIMD_WIDTH 4
+#define ISA "neon"
+#define TABLE adcgk_kernels_neon
+#include "simd.h"
+
+#include "rows.inc"
+#include "product.inc"
+#include "attend.inc"
+#include "table.inc"
+
+#endif

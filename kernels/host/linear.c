@@ -1,0 +1,50 @@
+/* adcg.linear: x [R, K], weight [N, K], bias [N] (optional) -> [R, N]. The work is cut into blocks of rows and
+ * columns; the products themselves are in product.inc. */
+#include "internal.h"
+
+typedef struct region {
+  const adcgk_kernels *kernels;
+  const adcgk_product *product;
+  int64_t m, n;
+  int64_t row_blocks; /* blocks are numbered rows first, so that neighbours share weights */
+  int64_t row_block, column_block;
+} region;
+
+static void task(void *context, int64_t number) {
+  const region *r = context;
+  const int64_t m = number % r->row_blocks * r->row_block, n = number / r->row_blocks * r->column_block;
+  r->kernels->product(r->product, m, adcgk_min(m + r->row_block, r->m), n, adcgk_min(n + r->column_block, r->n));
+}
+
+adcg_status adcgk_linear(const adcg_op_call *call, void *user_data) {
+  const DLTensor *x = &call->inputs[0], *w = &call->inputs[1], *y = &call->outputs[0];
+  const DLTensor *bias = call->num_inputs > 2 ? &call->inputs[2] : NULL;
+  const int64_t k = w->shape[1], n = w->shape[0], m = x->shape[0];
+  const adcgk_product product = {
+      .x = adcg_data(x),
+      .w = adcg_data(w),
+      .bias = bias ? adcg_data(bias) : NULL,
+      .y = adcg_data(y),
+      .k = k,
+      .ldx = k,
+      .ldw = k,
+      .ldy = n,
+      .x_bf16 = adcgk_is_bf16(x),
+      .w_bf16 = adcgk_is_bf16(w),
+      .bias_bf16 = bias && adcgk_is_bf16(bias),
+      .y_bf16 = adcgk_is_bf16(y),
+  };
+  adcgk_pool *pool = adcgk_pool_of(user_data);
+  region r = {.kernels = adcgk_active(), .product = &product, .m = m, .n = n};
+  /* Blocks of up to 96 rows; columns so that every thread gets several blocks of no less than a few microseconds. */
+  r.row_blocks = adcgk_max(1, adcgk_ceil_div(m, 96));
+  r.row_block = adcgk_max(1, adcgk_ceil_div(m, r.row_blocks));
+  const int64_t parts = adcgk_max(1, (int64_t)(pool ? adcgk_pool_threads(pool) : 1) * 4 / r.row_blocks);
+  const int64_t least = adcgk_max(16, 200000 / (r.row_block * k + 1));
+  r.column_block = adcgk_ceil_div(adcgk_max(adcgk_ceil_div(n, parts), least), 16) * 16;
+  /* One core does about 30 multiply-adds a nanosecond, and reads weights at about 10 bytes a nanosecond. */
+  const double macs = (double)m * (double)n * (double)k;
+  const double bytes = (double)n * (double)k * (product.w_bf16 ? 2 : 4);
+  adcgk_parallel(pool, r.row_blocks * adcgk_ceil_div(n, r.column_block), macs / 30 + bytes / 20, task, &r);
+  return ADCG_OK;
+}

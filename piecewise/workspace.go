@@ -1,0 +1,131 @@
+package piecewise
+
+import "strconv"
+
+// size is a pair of counts.
+type size struct{ tokens, seqs int64 }
+
+// maxCross bounds the sizes that a dynamic op's workspace is asked at: beyond it, only the edges of the cross product.
+const maxCross = 4096
+
+// workspaces asks each op for its scratch at every size that it may run at, as the answers need not rise with the size.
+type workspaces struct {
+	g       *Graph
+	mixed   []size // the limits, then (b, max_seqs) for each token bucket b: the sizes that BucketSum wants
+	edges   []size // (max_tokens, s), and the sizes of full graphs
+	cross   []size // every token bucket with every sequence bucket
+	answers map[workspaceKey]*workspace
+}
+
+// workspace is the scratch of all nodes with one schema, the same types and attributes, in bytes.
+type workspace struct {
+	most    int64
+	buckets []int64 // at (b, max_seqs), per token bucket
+}
+
+func newWorkspaces(g *Graph, o Options, units []Unit) *workspaces {
+	l := g.Limits
+	w := &workspaces{g: g, mixed: []size{{l.MaxTokens, l.MaxSeqs}}, answers: map[workspaceKey]*workspace{}}
+	for _, b := range o.Buckets {
+		w.mixed = append(w.mixed, size{b, l.MaxSeqs})
+	}
+	for _, s := range o.SeqBuckets {
+		w.edges = append(w.edges, size{l.MaxTokens, s})
+	}
+	for _, u := range units {
+		if u.Mode == ModeFull && u.Seqs != l.MaxSeqs {
+			w.edges = append(w.edges, size{u.Tokens, u.Seqs})
+		}
+	}
+	if len(o.Buckets)*len(o.SeqBuckets) <= maxCross {
+		for _, b := range o.Buckets {
+			for _, s := range o.SeqBuckets {
+				w.cross = append(w.cross, size{b, s})
+			}
+		}
+	}
+	return w
+}
+
+// of gives a node's scratch, nil if it has none. Nodes inside segments run at (b, max_seqs) or (max_tokens, s); an op
+// between them may meet any pair.
+func (w *workspaces) of(n *Node, split bool) (*workspace, error) {
+	if n.Schema.Workspace == nil {
+		return nil, nil
+	}
+	key := w.key(n, split)
+	if a := w.answers[key]; a != nil {
+		return a, nil
+	}
+	a := &workspace{}
+	lists := [][]size{w.mixed, w.edges}
+	if split {
+		lists = append(lists, w.cross)
+	}
+	for i, list := range lists {
+		for j, s := range list {
+			bytes, err := w.ask(n, s)
+			if err != nil {
+				return nil, err
+			}
+			a.most = max(a.most, bytes)
+			if i == 0 && j > 0 {
+				a.buckets = append(a.buckets, bytes)
+			}
+		}
+	}
+	w.answers[key] = a
+	return a, nil
+}
+
+func (w *workspaces) ask(n *Node, s size) (int64, error) {
+	shapes := func(list []Value) []Shape {
+		out := make([]Shape, len(list))
+		for i, v := range list {
+			out[i] = w.g.Values[v].Type.At(s.tokens, s.seqs)
+		}
+		return out
+	}
+	bytes, err := n.Schema.Workspace(shapes(n.Inputs), shapes(n.Outputs), n.Attrs, s.tokens, s.seqs)
+	if err != nil {
+		return 0, opError(n, err)
+	}
+	if bytes < 0 || bytes > maxBytes {
+		return 0, Errorf(ErrOp, "op '%s': workspace: %d bytes at %d tokens and %d sequences", n.Name, bytes, s.tokens, s.seqs)
+	}
+	return bytes, nil
+}
+
+// workspaceKey is equal for nodes whose workspace function is called with equal arguments: a model's layers ask once.
+type workspaceKey struct {
+	schema    *OpSchema
+	arguments string
+}
+
+func (w *workspaces) key(n *Node, split bool) workspaceKey {
+	b := strconv.AppendBool(nil, split)
+	number := func(x int64) { b = append(strconv.AppendInt(b, x, 36), ' ') }
+	for _, list := range [][]Value{n.Inputs, n.Outputs} {
+		number(int64(len(list)))
+		for _, v := range list {
+			t := w.g.Values[v].Type
+			number(int64(t.DType))
+			number(int64(len(t.Dims)))
+			for _, d := range t.Dims {
+				number(d.Tokens)
+				number(d.Seqs)
+				number(d.Constant)
+			}
+		}
+	}
+	for _, a := range n.Attrs {
+		number(a.Int)
+		b = append(strconv.AppendFloat(b, a.Float, 'b', -1, 64), ' ')
+		b = strconv.AppendQuote(b, a.String)
+		number(int64(len(a.Ints)))
+		for _, x := range a.Ints {
+			number(x)
+		}
+	}
+	return workspaceKey{n.Schema, string(b)}
+}

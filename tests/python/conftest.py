@@ -1,0 +1,83 @@
+"""What the Python tests share. They need the library (build/libadcg.so, or ADCG_LIBRARY) and find the modules of this
+checkout without an installation."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+for folder in ("bindings/python", "examples/python", "tests/golden"):
+    sys.path.insert(0, str(ROOT / folder))
+
+import adcg  # noqa: E402
+
+
+@pytest.fixture
+def root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    """For child processes: this checkout's modules, and the library that this process uses."""
+    path = os.pathsep.join(str(ROOT / folder) for folder in ("bindings/python", "examples/python"))
+    return {**os.environ, "PYTHONPATH": path, "ADCG_LIBRARY": str(Path(adcg.library_path).resolve())}
+
+
+@pytest.fixture
+def engine() -> Iterator[adcg.Engine]:
+    with adcg.Engine("host") as engine:
+        yield engine
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(7)
+
+
+@pytest.fixture
+def linear(engine: adcg.Engine, rng: np.random.Generator) -> Iterator[Any]:
+    """A compiled y = x w^T + x over [tokens, 16], with its weight and its reference."""
+
+    class Linear:
+        w = rng.standard_normal((16, 16)).astype(np.float32)
+
+        def __init__(self) -> None:
+            self.graph = g = engine.graph(max_tokens=64, max_seqs=8)
+            x = g.input("x", "float32", [g.tokens, 16])
+            g.output("y", g.add(g.linear(x, g.weight("w", "float32", [16, 16])), x))
+            self.exec = g.compile({"w": self.w}, buckets=[8, 32])
+
+        def expect(self, x: Any) -> Any:
+            return x @ self.w.T + x
+
+        def x(self, rows: int) -> Any:
+            return rng.standard_normal((rows, 16)).astype(np.float32)
+
+    made = Linear()
+    yield made
+    made.exec.close()
+    made.graph.close()
+
+
+@pytest.fixture
+def fails() -> Callable[..., Any]:
+    """``fails("ERR_SHAPE", "x", call, ...)``: the call raises AdcgError with that status, and says each of the words."""
+
+    def check(status: str, words: str | tuple[str, ...], call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        with pytest.raises(adcg.AdcgError) as caught:
+            call(*args, **kwargs)
+        assert caught.value.status_name == f"ADCG_{status}", str(caught.value)
+        for word in (words,) if isinstance(words, str) else words:
+            assert word in caught.value.message, f"{word!r} is not in: {caught.value.message}"
+        return caught.value
+
+    return check
