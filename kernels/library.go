@@ -1,0 +1,33 @@
+// Package kernels is the op library: one schema an op, with its symbolic inference. How an op runs is the device's part
+// (kernels/host). docs/ops.md is the table for users, in the same order.
+package kernels
+
+import "github.com/libadcg/libadcg/piecewise"
+
+// Library gives the schemas of every built-in op, each call its own.
+func Library() []piecewise.OpSchema {
+	return []piecewise.OpSchema{
+		embedding(), linear(), rmsNorm(), add(), siluMul(), rope(), attention(), attentionMetadata(), gatherTokens(), argmax(), reshape(),
+	}
+}
+
+func floatAttr(name string, value float64, doc string) piecewise.AttrSpec {
+	return piecewise.AttrSpec{Default: piecewise.Attr{Name: name, Type: piecewise.AttrFloat, Float: value}, Doc: doc}
+}
+
+func intAttr(name string, value int64, doc string) piecewise.AttrSpec {
+	return piecewise.AttrSpec{Default: piecewise.Attr{Name: name, Type: piecewise.AttrInt, Int: value}, Doc: doc}
+}
+
+func stringAttr(name, value, doc string) piecewise.AttrSpec {
+	return piecewise.AttrSpec{Default: piecewise.Attr{Name: name, Type: piecewise.AttrString, String: value}, Doc: doc}
+}
+
+// inPlace lets output 0 overwrite any of these inputs.
+func inPlace(inputs ...int) []piecewise.Alias {
+	aliases := make([]piecewise.Alias, len(inputs))
+	for i, input := range inputs {
+		aliases[i] = piecewise.Alias{Output: 0, Input: input, Kind: piecewise.AliasInPlace}
+	}
+	return aliases
+}
