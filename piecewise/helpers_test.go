@@ -170,7 +170,9 @@ func llama(b *build, layers int, hidden, inner, vocab int64) {
 	x := b.op(static("embedding", 2, row), ids, b.weight("table", f32(constant(vocab), hidden)))
 	for l := 0; l < layers; l++ {
 		w := func(name string, t Type) Value { return b.weight(fmt.Sprintf("%d.%s", l, name), t) }
-		s := func(name string) Value { return b.state(fmt.Sprintf("%d.%s", l, name), f32(constant(4), 64, hidden/64, 64)) }
+		s := func(name string) Value {
+			return b.state(fmt.Sprintf("%d.%s", l, name), f32(constant(4), 64, hidden/64, 64))
+		}
 		h := b.op(norm(row), x, w("norm1", f32(constant(hidden))))
 		q := b.op(rope, b.op(split, b.op(linear(row), h, w("q", square))), meta[1])
 		k := b.op(rope, b.op(split, b.op(linear(row), h, w("k", square))), meta[1])

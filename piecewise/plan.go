@@ -158,17 +158,15 @@ func (p *Plan) layOut(lt *lifetimes, scratch *workspaces) ([]block, error) {
 		}
 		blocks = append(blocks, b)
 	}
-	separate := make([]bool, len(g.Nodes))
 	for _, part := range p.Partitions {
-		separate[part.First] = part.Kind == DynamicOp
-	}
-	for i := range g.Nodes {
-		w, err := scratch.of(&g.Nodes[i], separate[i])
-		if err != nil {
-			return nil, err
-		}
-		if w != nil && w.most > 0 {
-			blocks = append(blocks, block{slot: i, scratch: w, Block: Block{Name: g.Nodes[i].Name, Kind: BlockWorkspace, First: i + 1, Last: i + 1}})
+		for i := part.First; i < part.End; i++ {
+			w, err := scratch.of(&g.Nodes[i], part.Kind)
+			if err != nil {
+				return nil, err
+			}
+			if w != nil && w.most > 0 {
+				blocks = append(blocks, block{slot: i, scratch: w, Block: Block{Name: g.Nodes[i].Name, Kind: BlockWorkspace, First: i + 1, Last: i + 1}})
+			}
 		}
 	}
 	for i := range blocks {

@@ -101,16 +101,6 @@ func (s *OpSchema) viewOf(output int) int {
 	return -1
 }
 
-// isViews tells whether a node has nothing to run: all its outputs are views, and it writes no state.
-func (n *Node) isViews() bool {
-	for k := range n.Outputs {
-		if n.Schema.viewOf(k) < 0 {
-			return false
-		}
-	}
-	return n.Schema.Mutates == 0
-}
-
 // completeAttrs gives a node's attributes in the schema's order, complete with defaults. Nothing is shared with given.
 func completeAttrs(n *Node, given []Attr) ([]Attr, error) {
 	fail := func(name, format string, args ...any) error {

@@ -61,7 +61,7 @@ func splitReason(g *Graph, n *Node) string {
 		return n.Note
 	case n.Kind != Static && n.Capture != CaptureAlways:
 		return "capture support " + n.Capture.String()
-	case axisOf(g, n) == axisBoth && !n.isViews():
+	case axisOf(g, n) == axisBoth && !OnlyViews(n.Schema):
 		return "reads tokens and seqs"
 	}
 	return ""
@@ -98,7 +98,7 @@ func split(g *Graph) []Partition {
 	for k := range out {
 		views := out[k].Kind != DynamicOp
 		for i := out[k].First; i < out[k].End && views; i++ {
-			views = g.Nodes[i].isViews()
+			views = OnlyViews(g.Nodes[i].Schema)
 		}
 		if views {
 			out[k].Kind = Views

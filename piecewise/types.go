@@ -295,7 +295,8 @@ func Errorf(kind ErrorKind, format string, args ...any) error {
 	return &Error{Kind: kind, Message: fmt.Sprintf(format, args...)}
 }
 
-// OnlyViews tells whether an op has nothing to run: every output is its input's memory.
+// OnlyViews tells whether an op has nothing to run: every output is its input's memory, and it writes no state. An op
+// that writes a state and gives it back as a view has something to run.
 func OnlyViews(s *OpSchema) bool {
 	views := 0
 	for _, a := range s.Aliases {
@@ -303,5 +304,5 @@ func OnlyViews(s *OpSchema) bool {
 			views++
 		}
 	}
-	return s.NumOutputs > 0 && views == s.NumOutputs
+	return s.NumOutputs > 0 && views == s.NumOutputs && s.Mutates == 0
 }

@@ -8,12 +8,13 @@ type size struct{ tokens, seqs int64 }
 // maxCross bounds the sizes that a dynamic op's workspace is asked at: beyond it, only the edges of the cross product.
 const maxCross = 4096
 
-// workspaces asks each op for its scratch at every size that it may run at, as the answers need not rise with the size.
+// workspaces asks each op for its scratch at every size that it runs at, as the answers need not rise with the size.
+// An eager step may have any size: the engine asks again there, and refuses what the plan has no room for.
 type workspaces struct {
 	g       *Graph
-	mixed   []size // the limits, then (b, max_seqs) for each token bucket b: the sizes that BucketSum wants
-	edges   []size // (max_tokens, s), and the sizes of full graphs
-	cross   []size // every token bucket with every sequence bucket
+	mixed   []size                   // the limits, then (b, max_seqs) for each token bucket b: the sizes that BucketSum wants
+	edges   []size                   // of warm-ups and full graphs, and (max_tokens, s)
+	parts   map[PartitionKind][]size // (b, 0) and (0, s) of segments; of dynamic ops, every token with every sequence bucket
 	answers map[workspaceKey]*workspace
 }
 
@@ -25,44 +26,44 @@ type workspace struct {
 
 func newWorkspaces(g *Graph, o Options, units []Unit) *workspaces {
 	l := g.Limits
-	w := &workspaces{g: g, mixed: []size{{l.MaxTokens, l.MaxSeqs}}, answers: map[workspaceKey]*workspace{}}
+	w := &workspaces{g: g, mixed: []size{{l.MaxTokens, l.MaxSeqs}}, parts: map[PartitionKind][]size{}, answers: map[workspaceKey]*workspace{}}
 	for _, b := range o.Buckets {
 		w.mixed = append(w.mixed, size{b, l.MaxSeqs})
+		w.parts[TokenSegment] = append(w.parts[TokenSegment], size{b, 0})
+		if b < l.MaxSeqs { // a warm-up: no more sequences than tokens
+			w.edges = append(w.edges, size{b, b})
+		}
 	}
 	for _, s := range o.SeqBuckets {
-		w.edges = append(w.edges, size{l.MaxTokens, s})
+		w.edges = append(w.edges, size{l.MaxTokens, s}, size{min(s, l.MaxTokens), min(s, l.MaxTokens)})
+		w.parts[SeqSegment] = append(w.parts[SeqSegment], size{0, s})
 	}
 	for _, u := range units {
-		if u.Mode == ModeFull && u.Seqs != l.MaxSeqs {
+		if u.Mode == ModeFull {
 			w.edges = append(w.edges, size{u.Tokens, u.Seqs})
 		}
 	}
 	if len(o.Buckets)*len(o.SeqBuckets) <= maxCross {
 		for _, b := range o.Buckets {
 			for _, s := range o.SeqBuckets {
-				w.cross = append(w.cross, size{b, s})
+				w.parts[DynamicOp] = append(w.parts[DynamicOp], size{b, s})
 			}
 		}
 	}
 	return w
 }
 
-// of gives a node's scratch, nil if it has none. Nodes inside segments run at (b, max_seqs) or (max_tokens, s); an op
-// between them may meet any pair.
-func (w *workspaces) of(n *Node, split bool) (*workspace, error) {
+// of gives the scratch of a node in a partition of some kind, nil if it has none.
+func (w *workspaces) of(n *Node, part PartitionKind) (*workspace, error) {
 	if n.Schema.Workspace == nil {
 		return nil, nil
 	}
-	key := w.key(n, split)
+	key := w.key(n, part)
 	if a := w.answers[key]; a != nil {
 		return a, nil
 	}
 	a := &workspace{}
-	lists := [][]size{w.mixed, w.edges}
-	if split {
-		lists = append(lists, w.cross)
-	}
-	for i, list := range lists {
+	for i, list := range [][]size{w.mixed, w.edges, w.parts[part]} {
 		for j, s := range list {
 			bytes, err := w.ask(n, s)
 			if err != nil {
@@ -102,8 +103,8 @@ type workspaceKey struct {
 	arguments string
 }
 
-func (w *workspaces) key(n *Node, split bool) workspaceKey {
-	b := strconv.AppendBool(nil, split)
+func (w *workspaces) key(n *Node, part PartitionKind) workspaceKey {
+	b := strconv.AppendInt(nil, int64(part), 10)
 	number := func(x int64) { b = append(strconv.AppendInt(b, x, 36), ' ') }
 	for _, list := range [][]Value{n.Inputs, n.Outputs} {
 		number(int64(len(list)))

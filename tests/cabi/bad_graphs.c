@@ -114,8 +114,8 @@ static void values_of_wrong_type(void) {
   FAILS(adcg_graph_add_input(w.graph, "n", 0, 1, dims, &v), ADCG_ERR_DTYPE, "`n`", "0");
   FAILS(adcg_graph_add_input(w.graph, "n", 99, 1, dims, &v), ADCG_ERR_DTYPE, "`n`", "99");
   FAILS(adcg_graph_add_input(w.graph, "n", ADCG_F32, 0, dims, &v), ADCG_ERR_SHAPE, "`n`", "0 dims");
-  FAILS(adcg_graph_add_input(w.graph, "n", ADCG_F32, -1, dims, &v), ADCG_ERR_SHAPE, "`n`", "-1 dims");
-  FAILS(adcg_graph_add_input(w.graph, "n", ADCG_F32, 9, dims, &v), ADCG_ERR_SHAPE, "`n`", "9 dims");
+  FAILS(adcg_graph_add_input(w.graph, "n", ADCG_F32, -1, dims, &v), ADCG_ERR_ARGUMENT, "ndim", "-1");
+  FAILS(adcg_graph_add_input(w.graph, "n", ADCG_F32, 9, dims, &v), ADCG_ERR_SHAPE, "9");
   adcg_dim second[] = {ADCG_DIM(4), ADCG_DIM_TOKENS};
   FAILS(adcg_graph_add_input(w.graph, "n", ADCG_F32, 2, second, &v), ADCG_ERR_SHAPE, "`n`", "dim 1");
   adcg_dim negative[] = {{-1, 0, 4}};
@@ -171,10 +171,21 @@ static void attributes(void) {
   adcg_value v, norm;
   TRY(adcg_graph_add_weight(w.graph, "norm", ADCG_F32, 1, row, &norm));
   adcg_value in[] = {w.x, norm};
-  adcg_attr unknown = ADCG_ATTR_FLOAT("epsilon", 1e-6), wrong = ADCG_ATTR_STRING("eps", "1e-6"), number = ADCG_ATTR_INT("eps", 1);
+  adcg_attr unknown = ADCG_ATTR_FLOAT("epsilon", 1e-6), wrong = ADCG_ATTR_STRING("eps", "1e-6");
   FAILS(adcg_graph_add_op(w.graph, "adcg.rms_norm", in, 2, &unknown, 1, &v, 1), ADCG_ERR_ATTRIBUTE, "adcg.rms_norm", "epsilon");
   FAILS(adcg_graph_add_op(w.graph, "adcg.rms_norm", in, 2, &wrong, 1, &v, 1), ADCG_ERR_ATTRIBUTE, "adcg.rms_norm", "eps", "string");
-  FAILS(adcg_graph_add_op(w.graph, "adcg.rms_norm", in, 2, &number, 1, &v, 1), ADCG_ERR_ATTRIBUTE, "adcg.rms_norm", "eps", "int");
+  adcg_attr ints = ADCG_ATTR_INTS("eps", &(int64_t){1}, 1), real = ADCG_ATTR_FLOAT("rotary_dim", 8);
+  FAILS(adcg_graph_add_op(w.graph, "adcg.rms_norm", in, 2, &ints, 1, &v, 1), ADCG_ERR_ATTRIBUTE, "adcg.rms_norm", "eps", "ints", "float");
+  FAILS(adcg_graph_add_op(w.graph, "adcg.rope", in, 2, &real, 1, &v, 1), ADCG_ERR_ATTRIBUTE, "adcg.rope", "rotary_dim", "float", "int");
+  adcg_attr layout = ADCG_ATTR_STRING("scaling", "yarn");
+  adcg_dim heads[] = {ADCG_DIM_TOKENS, ADCG_DIM(2), ADCG_DIM(WIDTH)}, tokens[] = {ADCG_DIM_TOKENS};
+  adcg_value q, positions;
+  TRY(adcg_graph_add_input(w.graph, "q", ADCG_F32, 3, heads, &q));
+  TRY(adcg_graph_add_input(w.graph, "positions", ADCG_I32, 1, tokens, &positions));
+  FAILS(adcg_graph_add_op(w.graph, "adcg.rope", (adcg_value[]){q, positions}, 2, &layout, 1, &v, 1), ADCG_ERR_ATTRIBUTE, "adcg.rope",
+        "scaling", "yarn");
+  TRY(adcg_graph_add_op(w.graph, "adcg.rope", (adcg_value[]){q, positions}, 2, NULL, 0, &v, 1));
+  TRY(adcg_graph_add_output(w.graph, "rotated", v));
   adcg_attr twice[] = {ADCG_ATTR_FLOAT("eps", 1e-6), ADCG_ATTR_FLOAT("eps", 1e-5)};
   FAILS(adcg_graph_add_op(w.graph, "adcg.rms_norm", in, 2, twice, 2, &v, 1), ADCG_ERR_ATTRIBUTE, "adcg.rms_norm", "eps");
   adcg_attr typeless = ADCG_ATTR_FLOAT("eps", 1e-6);
@@ -186,7 +197,7 @@ static void attributes(void) {
   FAILS(adcg_graph_add_op(w.graph, "adcg.reshape", &w.x, 1, &misfit, 1, &v, 1), ADCG_ERR_SHAPE, "adcg.reshape");
   misfit.count = -1;
   FAILS(adcg_graph_add_op(w.graph, "adcg.reshape", &w.x, 1, &misfit, 1, &v, 1), ADCG_ERR_ARGUMENT, "dims", "-1");
-  adcg_attr eps = ADCG_ATTR_FLOAT("eps", 1e-6); /* used, so that the graph can be frozen */
+  adcg_attr eps = ADCG_ATTR_INT("eps", 1); /* an integer will do for a float */
   TRY(adcg_graph_add_op(w.graph, "adcg.rms_norm", in, 2, &eps, 1, &v, 1));
   TRY(adcg_graph_add_output(w.graph, "normed", v));
   TRY(adcg_graph_freeze(w.graph));

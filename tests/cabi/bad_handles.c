@@ -86,7 +86,7 @@ static void null_graph(void) {
   adcg_attr nameless = ADCG_ATTR_INT(NULL, 1), stringless = ADCG_ATTR_STRING("dtype", NULL), intless = ADCG_ATTR_INTS("dims", NULL, 2);
   FAILS(adcg_graph_add_op(graph, "adcg.add", two, 2, &nameless, 1, &v, 1), ADCG_ERR_ARGUMENT, "name", "NULL");
   FAILS(adcg_graph_add_op(graph, "adcg.add", two, 2, &stringless, 1, &v, 1), ADCG_ERR_ARGUMENT, "dtype", "NULL");
-  FAILS(adcg_graph_add_op(graph, "adcg.add", two, 2, &intless, 1, &v, 1), ADCG_ERR_ARGUMENT, "dims", "NULL");
+  FAILS(adcg_graph_add_op(graph, "adcg.add", two, 2, &intless, 1, &v, 1), ADCG_ERR_ARGUMENT, "dims", "2");
 
   FAILS(adcg_graph_add_output(NULL, "n", w.x), ADCG_ERR_ARGUMENT, "graph", "NULL");
   FAILS(adcg_graph_add_output(graph, NULL, w.x), ADCG_ERR_ARGUMENT, "name", "NULL");

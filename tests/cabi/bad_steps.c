@@ -44,6 +44,8 @@ static void exec_options(void) {
   STILL_GOOD();
 }
 
+static void log_nothing(int32_t level, const char *message, void *user_data) { (void)level, (void)message, (void)user_data; }
+
 static void numbers_that_are_none(void) {
   world_open(&w);
   adcg_value v = 9;
@@ -64,7 +66,8 @@ static void numbers_that_are_none(void) {
   FAILS(adcg_exec_capture(w.exec, &none, 1, NULL, NULL), ADCG_ERR_NOT_FOUND, "12");
   FAILS(adcg_exec_capture(w.exec, &none, -1, NULL, NULL), ADCG_ERR_ARGUMENT, "num_buckets", "-1");
   FAILS(adcg_graph_write_plan(w.graph, NULL, 8, write_nothing, NULL), ADCG_ERR_ARGUMENT, "format", "8");
-  FAILS(adcg_set_log(NULL, 9, NULL), ADCG_ERR_ARGUMENT, "level", "9");
+  FAILS(adcg_set_log(log_nothing, 9, NULL), ADCG_ERR_ARGUMENT, "level", "9");
+  FAILS(adcg_set_log(log_nothing, 0, NULL), ADCG_ERR_ARGUMENT, "level", "0");
   CHECK(strcmp(adcg_status_name(21), "ADCG_ERR_SHAPE") == 0);
   CHECK(strcmp(adcg_status_name(-5), "ADCG_ERR_UNKNOWN") == 0);
   CHECK(strcmp(adcg_status_name(1000), "ADCG_ERR_UNKNOWN") == 0);

@@ -83,7 +83,8 @@ static void symbolic_shapes(void) {
   mini_register(&m, &schema, &seen);
   adcg_value out[2];
   TRY(adcg_graph_add_op(m.graph, "t.halve", &m.x, 1, NULL, 0, out, 2));
-  CHECK(seen.dtype == ADCG_F32 && seen.ndim == 2 && seen.dims[0].tokens == 1 && seen.dims[0].constant == 0 && seen.dims[1].constant == COLUMNS);
+  CHECK(seen.dtype == ADCG_F32 && seen.ndim == 2 && seen.dims[0].tokens == 1 && seen.dims[0].constant == 0 &&
+        seen.dims[1].constant == COLUMNS);
   adcg_value_info info = ADCG_VALUE_INFO_INIT;
   TRY(adcg_graph_get_value_info(m.graph, out[0], &info));
   CHECK(info.role == ADCG_ROLE_ACTIVATION && info.type.ndim == 2 && info.type.dims[0].tokens == 2 && info.type.dims[0].constant == 1);
@@ -150,8 +151,10 @@ static int shared_calls, separate_calls;
 
 static adcg_status note_sharing(const adcg_op_call *call, void *user_data) {
   if (call->phase == ADCG_PHASE_REPLAY) {
-    if (adcg_data(&call->inputs[0]) == adcg_data(&call->outputs[0])) shared_calls++;
-    else separate_calls++;
+    if (adcg_data(&call->inputs[0]) == adcg_data(&call->outputs[0]))
+      shared_calls++;
+    else
+      separate_calls++;
   }
   return mini_increment(call, user_data);
 }
@@ -218,7 +221,8 @@ static adcg_status view_reader(const adcg_op_call *call, void *user_data) {
 static void views(void) { /* they have no launch, take no memory, and keep what they view alive */
   mini_open(&m, 64, 4);
   adcg_op_alias alias = {0, 0, ADCG_ALIAS_VIEW};
-  adcg_op_schema writer = mini_schema("t.writer", ADCG_OP_STATIC, view_writer), reader = mini_schema("t.reader", ADCG_OP_STATIC, view_reader);
+  adcg_op_schema writer = mini_schema("t.writer", ADCG_OP_STATIC, view_writer),
+                 reader = mini_schema("t.reader", ADCG_OP_STATIC, view_reader);
   adcg_op_schema flatten = mini_schema("t.flatten", ADCG_OP_STATIC, NULL), unflatten = mini_schema("t.unflatten", ADCG_OP_STATIC, NULL);
   flatten.infer = flatten_infer;
   unflatten.infer = unflatten_infer;
@@ -403,7 +407,8 @@ static void demoted_op(void) { /* a static op that synchronises with the host be
     logged[0] = 0;
     TRY(adcg_set_log(append_log, ADCG_LOG_INFO, logged));
     mini_open(&m, 64, 4);
-    adcg_op_schema plain = mini_schema("t.plain", ADCG_OP_STATIC, mini_increment), flagged = mini_schema("t.flagged", ADCG_OP_STATIC, mini_increment);
+    adcg_op_schema plain = mini_schema("t.plain", ADCG_OP_STATIC, mini_increment),
+                   flagged = mini_schema("t.flagged", ADCG_OP_STATIC, mini_increment);
     flagged.flags = flags[i];
     adcg_value v = mini_add(&m, &plain, NULL, m.x);
     v = mini_add(&m, &flagged, NULL, v);
@@ -428,12 +433,12 @@ static void introspection(void) {
     const char *name;
     int32_t kind, inputs, optional, outputs;
     uint64_t mutates;
-  } known[] = {{"adcg.embedding", ADCG_OP_STATIC, 2, 0, 1, 0},    {"adcg.linear", ADCG_OP_STATIC, 3, 1, 1, 0},
-               {"adcg.rms_norm", ADCG_OP_STATIC, 2, 0, 1, 0},     {"adcg.add", ADCG_OP_STATIC, 2, 0, 1, 0},
-               {"adcg.silu_mul", ADCG_OP_STATIC, 2, 0, 1, 0},     {"adcg.rope", ADCG_OP_STATIC, 2, 0, 1, 0},
-               {"adcg.attention", ADCG_OP_DYNAMIC, 9, 1, 1, 0x18}, {"adcg.attention_metadata", ADCG_OP_METADATA, 2, 0, 2, 0},
+  } known[] = {{"adcg.embedding", ADCG_OP_STATIC, 2, 0, 1, 0},      {"adcg.linear", ADCG_OP_STATIC, 3, 1, 1, 0},
+               {"adcg.rms_norm", ADCG_OP_STATIC, 2, 0, 1, 0},       {"adcg.add", ADCG_OP_STATIC, 2, 0, 1, 0},
+               {"adcg.silu_mul", ADCG_OP_STATIC, 2, 0, 1, 0},       {"adcg.rope", ADCG_OP_STATIC, 2, 0, 1, 0},
+               {"adcg.attention", ADCG_OP_DYNAMIC, 9, 1, 1, 0x18},  {"adcg.attention_metadata", ADCG_OP_METADATA, 2, 0, 2, 0},
                {"adcg.gather_tokens", ADCG_OP_DYNAMIC, 2, 0, 1, 0}, {"adcg.argmax", ADCG_OP_STATIC, 1, 0, 1, 0},
-               {"adcg.reshape", ADCG_OP_STATIC, 1, 0, 1, 0},      {"t.mine", ADCG_OP_STATIC, 1, 0, 1, 0}};
+               {"adcg.reshape", ADCG_OP_STATIC, 1, 0, 1, 0},        {"t.mine", ADCG_OP_STATIC, 1, 0, 1, 0}};
   enum { KNOWN = sizeof known / sizeof *known };
   int seen[KNOWN] = {0};
   mini_open(&m, 64, 4);
@@ -473,11 +478,17 @@ static void introspection(void) {
   adcg_engine_destroy(m.engine);
 }
 
-/* clang-format off */
 static const harness_case cases[] = {
-    {"attributes", attributes}, {"symbolic_shapes", symbolic_shapes}, {"workspace", workspace}, {"in_place", in_place},
-    {"views", views}, {"view_of_an_input_as_output", view_of_an_input_as_output}, {"discovery", discovery},
-    {"padding", padding}, {"order_of_ops", order_of_ops}, {"demoted_op", demoted_op}, {"introspection", introspection},
+    {"attributes", attributes},
+    {"symbolic_shapes", symbolic_shapes},
+    {"workspace", workspace},
+    {"in_place", in_place},
+    {"views", views},
+    {"view_of_an_input_as_output", view_of_an_input_as_output},
+    {"discovery", discovery},
+    {"padding", padding},
+    {"order_of_ops", order_of_ops},
+    {"demoted_op", demoted_op},
+    {"introspection", introspection},
 };
-/* clang-format on */
 HARNESS_MAIN(cases)

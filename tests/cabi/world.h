@@ -13,13 +13,15 @@
 
 enum { WIDTH = 8, MAX_TOKENS = 128, MAX_SEQS = 4, MAX_SEQ_LEN = 64 };
 
+/* total has WIDTH elements; the rest of its array lets other tensors be laid over it. */
 typedef struct world {
   adcg_engine *engine;
   adcg_graph *graph;
   adcg_exec *exec;
   adcg_value x, pick, w, total, h, d, y, last;
   adcg_status (*hook)(const adcg_op_call *call, struct world *world); /* called by t.double first, if not NULL */
-  float x_data[MAX_TOKENS * WIDTH], w_data[WIDTH * WIDTH], total_data[WIDTH], y_data[MAX_TOKENS * WIDTH], last_data[MAX_SEQS * WIDTH];
+  float x_data[MAX_TOKENS * WIDTH], w_data[WIDTH * WIDTH], total_data[MAX_SEQS * WIDTH], y_data[MAX_TOKENS * WIDTH],
+      last_data[MAX_SEQS * WIDTH];
   int32_t pick_data[MAX_SEQS];
   int64_t x_shape[2], pick_shape[1], w_shape[2], total_shape[1], y_shape[2], last_shape[2];
   DLTensor inputs[2], outputs[2], w_tensor, total_tensor;

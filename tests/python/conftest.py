@@ -70,7 +70,7 @@ def linear(engine: adcg.Engine, rng: np.random.Generator) -> Iterator[Any]:
 
 @pytest.fixture
 def fails() -> Callable[..., Any]:
-    """``fails("ERR_SHAPE", "x", call, ...)``: the call raises AdcgError with that status, and says each of the words."""
+    """``fails("ERR_SHAPE", "x", call, ...)``: the call raises AdcgError of that status, and says each of the words."""
 
     def check(status: str, words: str | tuple[str, ...], call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         with pytest.raises(adcg.AdcgError) as caught:

@@ -185,15 +185,15 @@ class _Place(tensors.Slot):
 def _refuse(place: str, names: Sequence[str], given: Any) -> AdcgError:
     """Says what is wrong with a list of arrays that does not fit the graph's."""
     where = f"adcg.Exec.replay: {place}"
+    listed = ", ".join(map(repr, names)) or "none"
     if isinstance(given, Mapping):
         unknown = [repr(name) for name in given if name not in names]
         if unknown:
-            listed = ", ".join(names) or "none"
             return AdcgError(errors.ERR_NOT_FOUND, f"{where}: no such name: {', '.join(unknown)}; there are {listed}")
         missing = [repr(name) for name in names if name not in given]
         return AdcgError(errors.ERR_ARGUMENT, f"{where}: missing: {', '.join(missing)}")
     if isinstance(given, (list, tuple)):
-        return AdcgError(errors.ERR_ARGUMENT, f"{where}: {len(given)} arrays, the graph has {len(names)}")
+        return AdcgError(errors.ERR_ARGUMENT, f"{where}: {len(given)} arrays for {len(names)}: {listed}")
     return AdcgError(errors.ERR_ARGUMENT, f"{where}: a dict by name or a list is meant: {type(given).__name__}")
 
 

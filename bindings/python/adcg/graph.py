@@ -148,6 +148,7 @@ class Graph(Handle):
         _ffi.lib.adcg_graph_create(engine._handle, ctypes.byref(limits), ctypes.byref(out))
         super().__init__(out.value, _ffi.lib.adcg_graph_destroy)
         self.engine = engine
+        engine.ops()  # known from now on, even if the engine is closed while the graph is built
         self.max_tokens = max_tokens
         self.max_seqs = max_seqs
         self.max_seq_len = max_seq_len or max_tokens
