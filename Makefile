@@ -83,9 +83,12 @@ build/examples/yyjson.o: $(YYJSON)/yyjson.c
 build/examples/serve: $(wildcard examples/c/*.c examples/c/*.h) build/examples/yyjson.o $(LIBS)
 	$(CC) -std=c11 $(CFLAGS) $(WARN) -Iinclude -isystem $(YYJSON) -o $@ examples/c/*.c build/examples/yyjson.o $(LINK)
 
-build/bench/replay: tests/bench/replay.c $(LIBS)
+build/bench/libbare.so: tests/bench/bare.c tests/bench/bare.h
 	@mkdir -p $(@D)
-	$(CC) -std=c11 $(CFLAGS) $(WARN) -Iinclude -o $@ $< $(LINK) -pthread
+	$(CC) -std=c11 $(CFLAGS) $(WARN) -Iinclude -fPIC -shared -o $@ $<
+
+build/bench/replay: tests/bench/replay.c tests/bench/bare.h build/bench/libbare.so $(LIBS)
+	$(CC) -std=c11 $(CFLAGS) $(WARN) -Iinclude -o $@ $< -Lbuild/bench -lbare -Wl,-rpath,'$$ORIGIN' $(LINK) -pthread
 
 programs: build/examples/serve build/bench/replay
 

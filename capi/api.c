@@ -151,7 +151,6 @@ adcg_status adcg_graph_add_op(adcg_graph *graph, const char *op, const adcg_valu
                               adcg_value *out_values, int32_t num_outputs) {
   ENTER("adcg_graph_add_op");
   COUNT(num_outputs, out_values);
-  for (int32_t i = 0; i < num_outputs; i++) out_values[i] = 0;
   NOT_NULL(graph);
   NOT_NULL(op);
   COUNT(num_inputs, inputs);
@@ -162,6 +161,7 @@ adcg_status adcg_graph_add_op(adcg_graph *graph, const char *op, const adcg_valu
     if (attrs[i].type == ADCG_ATTR_TYPE_INTS && (attrs[i].count < 0 || (attrs[i].count > 0 && !attrs[i].ints)))
       return tape_fail(ADCG_ERR_ARGUMENT, f, "attrs[%d] `%s`: %d integers at %p", (int)i, attrs[i].name, (int)attrs[i].count, (const void *)attrs[i].ints);
   }
+  /* out_values may be the same memory as inputs: nothing is written before the inputs were read */
   return goGraphAddOp((uintptr_t)graph, (char *)(uintptr_t)op, (adcg_value *)(uintptr_t)inputs, num_inputs, (adcg_attr *)(uintptr_t)attrs, num_attrs, out_values,
                       num_outputs);
 }

@@ -70,7 +70,7 @@ adcg_status exec_slot_acquire(const adcg_exec *exec, const char *function, exec_
     exec_slot_release(slot); /* it was destroyed between the look-up and the taking */
     return no_exec(exec, function);
   }
-  slot->owner = pthread_self();
+  slot->owner = __builtin_thread_pointer();
   *out_slot = slot;
   return ADCG_OK;
 }
@@ -82,7 +82,7 @@ adcg_status exec_slot_acquire_last(const adcg_exec *exec, const char *function, 
     adcg_status status = exec_slot_acquire(exec, function, out_slot);
     if (status != ADCG_ERR_BUSY) return status;
     exec_slot *slot = find(exec);
-    if (slot && atomic_load(&slot->busy) && pthread_equal(slot->owner, pthread_self()))
+    if (slot && atomic_load(&slot->busy) && slot->owner == __builtin_thread_pointer())
       return tape_fail(ADCG_ERR_BUSY, function, "exec: destroyed from inside a call on it");
     nanosleep(&(struct timespec){0, 50 * 1000}, NULL);
   }

@@ -15,7 +15,7 @@ enum { HANDLE_ENGINE = 1, HANDLE_GRAPH = 2, HANDLE_EXEC = 3 };
 typedef struct exec_slot {
   _Atomic uintptr_t handle; /* 0: free */
   _Atomic int32_t busy;
-  pthread_t owner; /* of `busy` */
+  void *owner; /* of `busy`: its thread pointer */
   tape_exec *tape;
   uintptr_t number; /* Go's, in handles.go */
   uintptr_t generation;

@@ -22,6 +22,7 @@ adcg_status tape_bind(tape_exec *exec, int32_t index, const DLTensor *tensor) {
   if (!exec->bound[index].data) exec->num_unbound--;
   exec->bound[index] = (tape_bound){data, bytes};
   exec->bound_generation++;
+  exec->generation++;
   return ADCG_OK;
 }
 
@@ -60,6 +61,7 @@ adcg_status tape_capture(tape_exec *exec, int32_t index) {
   static const char kCapture[] = "adcg_exec_capture";
   tape_bucket *bucket = &exec->buckets[index];
   if (atomic_load(&bucket->state) == ADCG_BUCKET_CAPTURED) return ADCG_OK;
+  exec->generation++; /* warm-up uses the slots and the batch, and a smaller bucket may serve from now on */
   adcg_status status = warm_up(exec, &bucket->size);
   if (!status) {
     bucket->unit = tape_unit_create(exec, tape_bucket_kind(&bucket->size), bucket->size.tokens, bucket->size.seqs);

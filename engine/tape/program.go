@@ -117,6 +117,9 @@ func write(b *block, spec Spec) (*C.tape_exec, error) {
 	e.slots = first(array[unsafe.Pointer](b, io))
 	e.moved = first(array[C.int64_t](b, io))
 	e.checked = first(array[C.tape_checked](b, io))
+	e.generation = 1
+	e.memo.ports = first(array[C.DLTensor](b, io))
+	e.memo.rows = first(array[C.int64_t](b, io))
 	if spec.Verify {
 		e.verify_hashes = first(array[C.uint64_t](b, len(g.Values)))
 		e.verify_producers = first(array[C.int32_t](b, len(g.Values)))

@@ -68,14 +68,6 @@ static adcg_status take_batch(tape_exec *exec, const adcg_batch *batch) {
 
 /* ---- Dispatch ----------------------------------------------------------------------------------------------- */
 
-/* What a step runs in. Of the buckets, full or tokens and seqs are set (-1: none). */
-typedef struct route {
-  int32_t mode;
-  int32_t reason;
-  int32_t full, token_part, seq_part;
-  int64_t tokens, seqs;
-} route;
-
 /* The bucket of the smallest size >= n that may be used: captured, or to be captured now. -1: none, and *reason says why. */
 static int32_t pick(const tape_exec *exec, tape_ladder *ladder, int64_t n, int32_t *reason) {
   int32_t i = ladder->last;
@@ -121,8 +113,8 @@ static int32_t pick_full(tape_exec *exec, int32_t *reason) {
   return found;
 }
 
-static route dispatch(tape_exec *exec) {
-  route r = {ADCG_MODE_NONE, ADCG_REASON_MODE, -1, -1, -1, exec->real_tokens, exec->real_seqs};
+static tape_route dispatch(tape_exec *exec) {
+  tape_route r = {ADCG_MODE_NONE, ADCG_REASON_MODE, -1, -1, -1, exec->real_tokens, exec->real_seqs};
   if (exec->verify) {
     r.reason = ADCG_REASON_VERIFY;
     return r;
@@ -205,7 +197,7 @@ typedef struct span {
   int64_t real_bytes; /* of those, the caller's own rows */
 } span;
 
-static span touched(const tape_exec *exec, const tape_port *port, const DLTensor *tensor, const route *r) {
+static span touched(const tape_exec *exec, const tape_port *port, const DLTensor *tensor, const tape_route *r) {
   const tape_value *value = &exec->values[port->value];
   int64_t rows = tape_rows(value, r->tokens, r->seqs), real = tape_rows(value, exec->real_tokens, exec->real_seqs);
   bool in_place = port->staged && tensor->shape[0] >= rows;
@@ -214,7 +206,7 @@ static span touched(const tape_exec *exec, const tape_port *port, const DLTensor
 
 /* Outputs must not overlap anything, and the tails that the engine zeroes in inputs nothing that counts. Bound values are
  * compared only when an address or one of them has changed. */
-static adcg_status check_overlaps(tape_exec *exec, const DLTensor *inputs, const DLTensor *outputs, const route *r) {
+static adcg_status check_overlaps(tape_exec *exec, const DLTensor *inputs, const DLTensor *outputs, const tape_route *r) {
   int32_t ni = exec->num_inputs, no = exec->num_outputs;
   for (int32_t i = 0; i < ni + no; i++) {
     bool output = i >= ni;
@@ -278,7 +270,7 @@ static adcg_status check_tensors(tape_exec *exec, const DLTensor *inputs, const 
 }
 
 /* Decides for each of the caller's tensors where it is used, and brings inputs to the bucket's size. */
-static void take_tensors(tape_exec *exec, const DLTensor *inputs, const DLTensor *outputs, const route *r, adcg_step *step) {
+static void take_tensors(tape_exec *exec, const DLTensor *inputs, const DLTensor *outputs, const tape_route *r, adcg_step *step) {
   int64_t staged_tensors = 0;
   for (int32_t i = 0; i < exec->num_inputs; i++) {
     const tape_value *value = &exec->values[exec->inputs[i].value];
@@ -371,14 +363,11 @@ adcg_status tape_fail_step(const tape_exec *exec, const char *function, const ta
 }
 
 /* Runs the partitions in order, each from the unit that holds it. */
-static adcg_status run_piecewise(tape_exec *exec, const route *r, adcg_step *step) {
-  tape_unit *units[] = {[TAPE_TOKEN_SEGMENT] = r->token_part >= 0 ? exec->buckets[r->token_part].unit : NULL,
-                        [TAPE_SEQ_SEGMENT] = r->seq_part >= 0 ? exec->buckets[r->seq_part].unit : NULL,
-                        [TAPE_DYNAMIC] = exec->dynamic,
-                        [TAPE_VIEWS] = NULL};
-  tape_unit_resize(exec, exec->dynamic, r->tokens, r->seqs);
-  for (int32_t k = TAPE_TOKEN_SEGMENT; k <= TAPE_DYNAMIC; k++)
-    if (units[k]) step->repointed += tape_unit_point(exec, units[k]);
+static adcg_status run_piecewise(tape_exec *exec, const tape_route *r) {
+  const tape_unit *units[] = {[TAPE_TOKEN_SEGMENT] = r->token_part >= 0 ? exec->buckets[r->token_part].unit : NULL,
+                              [TAPE_SEQ_SEGMENT] = r->seq_part >= 0 ? exec->buckets[r->seq_part].unit : NULL,
+                              [TAPE_DYNAMIC] = exec->dynamic,
+                              [TAPE_VIEWS] = NULL};
   for (int32_t p = 0; p < exec->num_partitions; p++) {
     const tape_unit *unit = units[exec->partitions[p]];
     if (!unit) continue;
@@ -387,6 +376,18 @@ static adcg_status run_piecewise(tape_exec *exec, const route *r, adcg_step *ste
     if (UNLIKELY(status)) return tape_fail_step(exec, kReplay, unit, failed, status);
   }
   return ADCG_OK;
+}
+
+/* The unit of a step that is not piecewise. */
+static tape_unit *whole_unit(const tape_exec *exec, const tape_route *r) { return r->full >= 0 ? exec->buckets[r->full].unit : exec->eager; }
+
+static adcg_status run_route(tape_exec *exec, const tape_route *r) {
+  if (r->mode == ADCG_MODE_PIECEWISE) return run_piecewise(exec, r);
+  tape_unit *unit = whole_unit(exec, r);
+  if (UNLIKELY(exec->verify)) return tape_verify_run(exec, unit);
+  const tape_step *failed;
+  adcg_status status = run(unit->steps, unit->steps + unit->num_steps, &failed);
+  return LIKELY(!status) ? ADCG_OK : tape_fail_step(exec, kReplay, unit, failed, status);
 }
 
 /* An eager step has a size that nobody planned for: an op may want more workspace than at any bucket. */
@@ -404,29 +405,34 @@ static adcg_status check_workspaces(const tape_exec *exec, const tape_unit *unit
   return ADCG_OK;
 }
 
-static adcg_status run_whole(tape_exec *exec, const route *r, adcg_step *step) {
-  tape_unit *unit = r->full >= 0 ? exec->buckets[r->full].unit : exec->eager;
+/* Brings the units of a step to its size and its addresses. */
+static adcg_status fit_units(tape_exec *exec, const tape_route *r, adcg_step *step) {
+  if (r->mode == ADCG_MODE_PIECEWISE) {
+    tape_unit_resize(exec, exec->dynamic, r->tokens, r->seqs);
+    step->repointed += tape_unit_point(exec, exec->dynamic);
+    if (r->token_part >= 0) step->repointed += tape_unit_point(exec, exec->buckets[r->token_part].unit);
+    if (r->seq_part >= 0) step->repointed += tape_unit_point(exec, exec->buckets[r->seq_part].unit);
+    return ADCG_OK;
+  }
+  tape_unit *unit = whole_unit(exec, r);
   if (r->full < 0) {
     tape_unit_resize(exec, unit, r->tokens, r->seqs);
     adcg_status status = check_workspaces(exec, unit);
     if (status) return status;
   }
   step->repointed += tape_unit_point(exec, unit);
-  if (exec->verify) return tape_verify_run(exec, unit);
-  const tape_step *failed;
-  adcg_status status = run(unit->steps, unit->steps + unit->num_steps, &failed);
-  return LIKELY(!status) ? ADCG_OK : tape_fail_step(exec, kReplay, unit, failed, status);
+  return ADCG_OK;
 }
 
 /* A captured unit that is yet to be captured: it must be before the step can run. */
-static int32_t missing_bucket(const tape_exec *exec, const route *r) {
+static int32_t missing_bucket(const tape_exec *exec, const tape_route *r) {
   const int32_t wanted[] = {r->full, r->token_part, r->seq_part};
   for (int32_t i = 0; i < 3; i++)
     if (wanted[i] >= 0 && atomic_load_explicit(&exec->buckets[wanted[i]].state, memory_order_relaxed) == ADCG_BUCKET_EMPTY) return wanted[i];
   return -1;
 }
 
-static void count(tape_exec *exec, const route *r, const adcg_step *step) {
+static void count(tape_exec *exec, const tape_route *r, const adcg_step *step) {
   tape_counters *c = &exec->counters;
   add(&c->steps, 1);
   add(r->mode == ADCG_MODE_FULL ? &c->full_steps : r->mode == ADCG_MODE_PIECEWISE ? &c->piecewise_steps : &c->eager_steps, 1);
@@ -435,13 +441,53 @@ static void count(tape_exec *exec, const route *r, const adcg_step *step) {
   add(&c->padded_tokens, step->padded_tokens);
   if (step->repointed) add(&c->repointed, step->repointed);
   if (step->staged_bytes) add(&c->staged_bytes, step->staged_bytes);
-  const int32_t used[] = {r->full, r->token_part, r->seq_part};
-  for (int32_t i = 0; i < 3; i++)
-    if (used[i] >= 0) add(&exec->buckets[used[i]].replays, 1);
+  if (r->full >= 0) add(&exec->buckets[r->full].replays, 1);
+  if (r->token_part >= 0) add(&exec->buckets[r->token_part].replays, 1);
+  if (r->seq_part >= 0) add(&exec->buckets[r->seq_part].replays, 1);
 }
 
-adcg_status tape_replay(tape_exec *exec, const adcg_batch *batch, const DLTensor *inputs, int32_t num_inputs, const DLTensor *outputs,
-                        int32_t num_outputs, void *stream, adcg_step *out_step, int32_t *out_bucket) {
+/* ---- The step before, again ------------------------------------------------------------------------------------- */
+
+static inline bool same_tensor(const DLTensor *was, int64_t rows, const adcg_type *type, const DLTensor *is) {
+  if (was->data != is->data || was->byte_offset != is->byte_offset || is->strides || was->ndim != is->ndim ||
+      memcmp(&was->device, &is->device, sizeof is->device) != 0 || memcmp(&was->dtype, &is->dtype, sizeof is->dtype) != 0 || is->shape[0] != rows)
+    return false;
+  for (int32_t d = 1; d < is->ndim; d++)
+    if (is->shape[d] != type->dims[d].constant) return false;
+  return true;
+}
+
+/* Whether this step is just like the one before, which was checked and dispatched. */
+static inline bool repeats(const tape_exec *exec, const adcg_batch *batch, const DLTensor *inputs, const DLTensor *outputs) {
+  const tape_memo *memo = &exec->memo;
+  if (memo->generation != exec->generation || memcmp(batch, &exec->batch, sizeof *batch) != 0) return false;
+  for (int32_t i = 0; i < exec->num_inputs; i++)
+    if (!same_tensor(&memo->ports[i], memo->rows[i], &exec->values[exec->inputs[i].value].type, &inputs[i])) return false;
+  for (int32_t i = 0, k = exec->num_inputs; i < exec->num_outputs; i++, k++)
+    if (!same_tensor(&memo->ports[k], memo->rows[k], &exec->values[exec->outputs[i].value].type, &outputs[i])) return false;
+  return true;
+}
+
+static void remember(tape_exec *exec, const tape_route *r, const DLTensor *inputs, const DLTensor *outputs) {
+  tape_memo *memo = &exec->memo;
+  memo->plain = exec->num_copies == 0;
+  for (int32_t i = 0; i < exec->num_inputs + exec->num_outputs; i++) {
+    bool output = i >= exec->num_inputs;
+    const tape_value *value = &exec->values[output ? exec->outputs[i - exec->num_inputs].value : exec->inputs[i].value];
+    memo->ports[i] = output ? outputs[i - exec->num_inputs] : inputs[i];
+    memo->rows[i] = memo->ports[i].shape[0];
+    int64_t rows = tape_rows(value, r->tokens, r->seqs);
+    bool tail = !output && rows > tape_rows(value, exec->real_tokens, exec->real_seqs);
+    if (tail || memo->rows[i] < rows) memo->plain = false;
+  }
+  memo->route = *r;
+  memo->generation = exec->generation;
+}
+
+/* ---- A step ------------------------------------------------------------------------------------------------------- */
+
+static adcg_status check_arguments(const tape_exec *exec, const adcg_batch *batch, const DLTensor *inputs, int32_t num_inputs,
+                                   const DLTensor *outputs, int32_t num_outputs, const void *stream, const adcg_step *out_step) {
   if (UNLIKELY(!batch)) return tape_fail(ADCG_ERR_ARGUMENT, kReplay, "batch: NULL");
   if (UNLIKELY(num_inputs != exec->num_inputs))
     return tape_fail(ADCG_ERR_ARGUMENT, kReplay, "num_inputs: %d, the graph has %d", (int)num_inputs, (int)exec->num_inputs);
@@ -451,48 +497,75 @@ adcg_status tape_replay(tape_exec *exec, const adcg_batch *batch, const DLTensor
   if (UNLIKELY(stream != NULL)) return tape_fail(ADCG_ERR_ARGUMENT, kReplay, "stream: %p: the host device has none, pass NULL", stream);
   if (UNLIKELY(out_step && out_step->struct_size < sizeof *out_step))
     return tape_fail(ADCG_ERR_ARGUMENT, kReplay, "out_step: struct_size: %zu, use ADCG_STEP_INIT", out_step->struct_size);
-  if (UNLIKELY(exec->num_unbound)) {
-    for (int32_t b = 0; b < exec->num_bound; b++)
-      if (!exec->bound[b].data)
-        return tape_fail(ADCG_ERR_STATE, kReplay, "`%s`: not bound, call adcg_exec_bind first", exec->values[exec->bound_values[b]].name);
-  }
-  adcg_status status = take_batch(exec, batch);
-  if (UNLIKELY(status)) return status;
-  if (UNLIKELY(exec->policy == ADCG_CAPTURE_EXPLICIT && !exec->capture_called && exec->num_buckets && !exec->verify))
-    return tape_fail(ADCG_ERR_STATE, kReplay, "nothing is captured: call adcg_exec_capture first, or leave options.capture at ON_FIRST_USE");
-  status = check_tensors(exec, inputs, outputs);
-  if (UNLIKELY(status)) return status;
+  return ADCG_OK;
+}
 
+static adcg_status check_state(const tape_exec *exec) {
+  if (exec->policy == ADCG_CAPTURE_EXPLICIT && !exec->capture_called && exec->num_buckets && !exec->verify)
+    return tape_fail(ADCG_ERR_STATE, kReplay, "nothing is captured: call adcg_exec_capture first, or leave options.capture at ON_FIRST_USE");
+  if (!exec->num_unbound) return ADCG_OK;
+  int32_t b = 0;
+  while (exec->bound[b].data) b++;
+  return tape_fail(ADCG_ERR_STATE, kReplay, "`%s`: not bound, call adcg_exec_bind first", exec->values[exec->bound_values[b]].name);
+}
+
+/* Checks a step that is new, and finds its route. */
+static adcg_status plan_step(tape_exec *exec, const adcg_batch *batch, const DLTensor *inputs, const DLTensor *outputs, tape_route *r,
+                             int32_t *out_bucket) {
+  exec->memo.generation = 0; /* the batch in the exec is about to change */
+  adcg_status status = check_state(exec);
+  if (!status) status = take_batch(exec, batch);
+  if (!status) status = check_tensors(exec, inputs, outputs);
+  if (UNLIKELY(status)) return status;
+  if (exec->real_tokens == 0) {
+    *r = (tape_route){ADCG_MODE_NONE, ADCG_REASON_EMPTY, -1, -1, -1, 0, 0};
+    return ADCG_OK;
+  }
+  *r = dispatch(exec);
+  int32_t missing = missing_bucket(exec, r);
+  if (UNLIKELY(missing >= 0)) {
+    *out_bucket = missing;
+    return TAPE_WANT_BUCKET;
+  }
+  return check_overlaps(exec, inputs, outputs, r);
+}
+
+adcg_status tape_replay(tape_exec *exec, const adcg_batch *batch, const DLTensor *inputs, int32_t num_inputs, const DLTensor *outputs,
+                        int32_t num_outputs, void *stream, adcg_step *out_step, int32_t *out_bucket) {
+  adcg_status status = check_arguments(exec, batch, inputs, num_inputs, outputs, num_outputs, stream, out_step);
+  if (UNLIKELY(status)) return status;
   adcg_step step = ADCG_STEP_INIT;
-  route r = dispatch(exec);
-  if (UNLIKELY(exec->real_tokens == 0)) {
-    r = (route){ADCG_MODE_NONE, ADCG_REASON_EMPTY, -1, -1, -1, 0, 0};
-    count(exec, &r, &step);
-  } else {
-    int32_t missing = missing_bucket(exec, &r);
-    if (UNLIKELY(missing >= 0)) {
-      *out_bucket = missing;
-      return TAPE_WANT_BUCKET;
-    }
-    status = check_overlaps(exec, inputs, outputs, &r);
+  bool again = repeats(exec, batch, inputs, outputs);
+  tape_route fresh, *r = &exec->memo.route;
+  if (!again) {
+    r = &fresh;
+    status = plan_step(exec, batch, inputs, outputs, r, out_bucket);
     if (UNLIKELY(status)) return status;
+  }
+  bool bring = !again || !exec->memo.plain;
+  if (LIKELY(r->reason != ADCG_REASON_EMPTY)) {
     tape_clear_op_error();
-    take_tensors(exec, inputs, outputs, &r, &step);
-    status = r.mode == ADCG_MODE_PIECEWISE ? run_piecewise(exec, &r, &step) : run_whole(exec, &r, &step);
+    if (bring) {
+      take_tensors(exec, inputs, outputs, r, &step);
+      status = fit_units(exec, r, &step);
+    }
+    if (LIKELY(!status)) status = run_route(exec, r);
     if (UNLIKELY(status)) {
+      exec->memo.generation = 0;
       add(&exec->counters.failed_steps, 1);
       return status;
     }
-    give_outputs(exec, outputs, &step);
-    step.padded_tokens = r.tokens - exec->real_tokens;
-    count(exec, &r, &step);
+    if (bring) give_outputs(exec, outputs, &step);
+    step.padded_tokens = r->tokens - exec->real_tokens;
+    if (!again) remember(exec, r, inputs, outputs);
   }
+  count(exec, r, &step);
   if (out_step) {
-    step.mode = r.mode;
-    step.reason = r.reason;
-    step.bucket_tokens = r.tokens;
-    step.bucket_seqs = r.seqs;
     step.struct_size = out_step->struct_size;
+    step.mode = r->mode;
+    step.reason = r->reason;
+    step.bucket_tokens = r->tokens;
+    step.bucket_seqs = r->seqs;
     *out_step = step;
   }
   return ADCG_OK;

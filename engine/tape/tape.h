@@ -162,6 +162,24 @@ typedef struct tape_checked {
   int64_t bound_generation;
 } tape_checked;
 
+/* What a step runs in. Of the buckets, full or the parts are set; -1: none. */
+typedef struct tape_route {
+  int32_t mode;   /* ADCG_MODE_* */
+  int32_t reason; /* ADCG_REASON_* */
+  int32_t full, token_part, seq_part;
+  int64_t tokens, seqs; /* the size it runs at */
+} tape_route;
+
+/* The last step, so that one just like it need not be checked and dispatched again: same counts, same tensors, and nothing
+ * bound or captured in between. */
+typedef struct tape_memo {
+  int64_t generation; /* of the exec when the step ended well; 0: no memo */
+  tape_route route;
+  bool plain;     /* all tensors were used in place, without tails: nothing to bring or to give */
+  DLTensor *ports; /* [num_inputs + num_outputs]: as they were; shape and strides are not kept here */
+  int64_t *rows;   /* likewise: their first dims */
+} tape_memo;
+
 typedef struct tape_exec {
   /* written once */
   int64_t program_bytes; /* of the block that holds this struct and every table below */
@@ -190,6 +208,7 @@ typedef struct tape_exec {
   int32_t num_unbound;
   int32_t capture_called;
   int64_t bound_generation; /* rises with every bind */
+  int64_t generation;       /* rises with every control call; from 1 */
   tape_unit *eager;         /* every node, at any size */
   tape_unit *dynamic;       /* dynamic partitions, at any size */
 
@@ -202,6 +221,7 @@ typedef struct tape_exec {
   tape_checked *checked; /* likewise */
   uint64_t *verify_hashes;   /* [num_values], only of verify execs */
   int32_t *verify_producers; /* likewise */
+  tape_memo memo;
   tape_counters counters;
 } tape_exec;
 

@@ -202,19 +202,20 @@ adcg_status adcgk_attention(const adcg_op_call *call, void *user_data) {
   if (status == ADCG_OK) status = check_slots(call, r.slots, seqs, cache->shape[0]);
   if (status != ADCG_OK) return status;
 
-  const double row_bytes = (double)(r.kv_heads * (r.d + r.dv) * (r.bf16 ? 2 : 4));
-  r.tokens_per_task = adcgk_max(1, (1 << 16) / (int64_t)row_bytes);
-  adcgk_parallel(pool, adcgk_ceil_div(r.tokens, r.tokens_per_task), (double)r.tokens * row_bytes / 8, store_task, &r);
-
   /* Rows of a tile: as many as fit its scratch; positions, all heads of the group together; with few tokens, heads of
    * a group are spread over the threads. A row's result does not depend on the tile that it is in. */
   const int64_t floats = (adcgk_ceil_div(r.d, 16) + adcgk_ceil_div(r.dv, 16)) * 16 + ADCGK_KEY_BLOCK;
+  if (floats > ADCGK_TILE_FLOATS) return adcgk_fail(call, "head dims %lld and %lld are too large: a row needs %lld floats of scratch, there are %d", (long long)r.d, (long long)r.dv, (long long)floats, ADCGK_TILE_FLOATS);
   r.tile_rows = adcgk_min(ADCGK_TILE_ROWS, ADCGK_TILE_FLOATS / floats);
   const int64_t group = r.heads / r.kv_heads, threads = pool ? adcgk_pool_threads(pool) : 1;
   r.tile_heads = adcgk_min(group, r.tile_rows);
   if (r.tokens * r.kv_heads < threads) r.tile_heads = adcgk_min(r.tile_heads, adcgk_ceil_div(group * r.tokens * r.kv_heads, threads));
   r.head_tiles = adcgk_ceil_div(group, r.tile_heads);
   r.tile_tokens = adcgk_max(1, r.tile_rows / r.tile_heads);
+
+  const double row_bytes = (double)(r.kv_heads * (r.d + r.dv) * (r.bf16 ? 2 : 4));
+  r.tokens_per_task = adcgk_max(1, (1 << 16) / (int64_t)row_bytes);
+  adcgk_parallel(pool, adcgk_ceil_div(r.tokens, r.tokens_per_task), (double)r.tokens * row_bytes / 8, store_task, &r);
 
   double keys = 0; /* that all queries of the step see together */
   for (int64_t s = 0; s < seqs; s++) {

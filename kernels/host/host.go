@@ -26,13 +26,17 @@ import (
 
 // Find gives the addresses of an op's functions (adcgk_op in host.h), each 0 if it has none: a view has no launch.
 func Find(name string) (launch, workspace, prepare uintptr, ok bool) {
-	s := C.CString(name)
-	defer C.free(unsafe.Pointer(s))
-	op := C.adcgk_find(s)
+	op := C.adcgk_find(borrowed(name))
 	if op == nil {
 		return 0, 0, 0, false
 	}
 	return uintptr(C.launch_of(op)), uintptr(C.workspace_of(op)), uintptr(C.prepare_of(op)), true
+}
+
+// borrowed is a C string in Go memory, for one call. C.CString would end the process when memory runs out.
+func borrowed(s string) *C.char {
+	bytes := append([]byte(s), 0)
+	return (*C.char)(unsafe.Pointer(&bytes[0]))
 }
 
 // NewPool creates a pool of threads (0: one per core), which the caller frees. 0 if out of memory.
@@ -49,9 +53,7 @@ func ISA() string { return C.GoString(C.adcgk_isa()) }
 
 // SetISA forces an instruction set, for tests and benchmarks; "" is the machine's best again.
 func SetISA(name string) error {
-	s := C.CString(name)
-	defer C.free(unsafe.Pointer(s))
-	switch C.adcgk_set_isa(s) {
+	switch C.adcgk_set_isa(borrowed(name)) {
 	case C.ADCG_OK:
 		return nil
 	case C.ADCG_ERR_UNSUPPORTED:

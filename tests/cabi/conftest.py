@@ -47,5 +47,7 @@ def direct_flags() -> list[str]:
 def compile_program(source: Path, output: Path, flags: list[str], *, defines: list[str] | None = None) -> Path:
     output.parent.mkdir(parents=True, exist_ok=True)
     compiler = [need(CXX), "-std=c++17"] if source.suffix == ".cc" else [CC, "-std=c11"]
-    check_output([*compiler, *STRICT, "-g", *(defines or []), "-o", str(output), str(source), *flags, "-lm", "-pthread", "-ldl"])
+    check_output(
+        [*compiler, *STRICT, "-g", *(defines or []), "-o", str(output), str(source), *flags, "-lm", "-pthread", "-ldl"]
+    )
     return output

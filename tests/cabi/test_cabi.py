@@ -40,7 +40,9 @@ def test_case(program: str, case: str, programs: dict[str, Path]) -> None:
     done = subprocess.run([programs[program], case], env=env, capture_output=True, text=True, timeout=120, check=False)
     if done.returncode == 77:
         pytest.skip(done.stdout.strip())
-    assert done.returncode == 0, f"{program} {case}: exit status {done.returncode}\n{done.stdout[-2000:]}{done.stderr[:6000]}"
+    assert done.returncode == 0, (
+        f"{program} {case}: exit status {done.returncode}\n{done.stdout[-2000:]}{done.stderr[:6000]}"
+    )
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -77,7 +79,12 @@ def moved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_pkg_config(source: str, where: str, moved: Path, tmp_path: Path) -> None:
     need("pkg-config")
     base = prefix() if where == "staged" else moved
-    env = {**os.environ, "PKG_CONFIG_PATH": f"{base}/lib/pkgconfig", "PKG_CONFIG_ALLOW_SYSTEM_CFLAGS": "1", "PKG_CONFIG_ALLOW_SYSTEM_LIBS": "1"}
+    env = {
+        **os.environ,
+        "PKG_CONFIG_PATH": f"{base}/lib/pkgconfig",
+        "PKG_CONFIG_ALLOW_SYSTEM_CFLAGS": "1",
+        "PKG_CONFIG_ALLOW_SYSTEM_LIBS": "1",
+    }
     flags = check_output(["pkg-config", "--cflags", "--libs", "libadcg"], env=env).split()
     assert f"-I{base}" in re.sub(r"/lib/pkgconfig/\.\./\.\.", "", " ".join(flags)), flags
     assert check_output(["pkg-config", "--modversion", "libadcg"], env=env).strip() == version()
@@ -151,7 +158,9 @@ def test_headers(language: str, order: str, tmp_path: Path) -> None:
     for header in headers:
         compiler = [need(CXX), "-x", "c++"] if language == "c++17" else [CC]
         argv = [*compiler, f"-std={language}", *STRICT, f"-I{prefix()}/include", f'-DHEADER="adcg/{header.name}"']
-        check_output([*argv, *([order] if order else []), "-c", "-o", str(tmp_path / "headers.o"), str(HERE / "headers.c")])
+        check_output(
+            [*argv, *([order] if order else []), "-c", "-o", str(tmp_path / "headers.o"), str(HERE / "headers.c")]
+        )
 
 
 # ---- Python as a host --------------------------------------------------------------------------------------------------

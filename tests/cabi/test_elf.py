@@ -54,7 +54,9 @@ def test_installed_files(library: Path) -> None:
     lib, include = library.parent, library.parent.parent / "include"
     version = library.resolve().name
     assert re.fullmatch(r"libadcg\.so\.\d+\.\d+\.\d+", version)
-    assert sorted(p.name for p in lib.iterdir()) == sorted(["cmake", "pkgconfig", "libadcg.so", "libadcg.so.0", version])
+    assert sorted(p.name for p in lib.iterdir()) == sorted(
+        ["cmake", "pkgconfig", "libadcg.so", "libadcg.so.0", version]
+    )
     ours = sorted(h.name for h in (ROOT / "include" / "adcg").glob("*.h"))
     assert sorted(p.name for p in include.rglob("*.h")) == ours  # Go's generated header is not among them
 

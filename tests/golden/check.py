@@ -7,7 +7,8 @@ Every way must reproduce the golden logits within the tolerance (1e-4), and none
                 mixed batches of sequences at different positions, with different neighbours, in shuffled slots
     graphs      logits of all tokens, and of each sequence's last token behind a gather
     modes       none, piecewise, full, full_decode_only, full_and_piecewise
-    buckets     the default list, one bucket, a dense list, and one that is too small for most steps
+    buckets     the default list, one bucket, a dense list, and one that is too small for most steps (the gather graph:
+                the first and the last of them)
     capture     on first use, up front the largest first, up front in shuffled order
 
 Modes and bucket lists are all combined; the capture orders and, beyond the default list, the chunk sizes take turns.
@@ -278,7 +279,12 @@ def check(folder: Path, tolerance: float, lengths: Sequence[int] | None, threads
             )
             for logits in ("all", "last")
         }
-        cases = itertools.product(models, bucket_lists(max_tokens).items(), MODES)
+        cases = [
+            (logits, item, mode)
+            for logits, item, mode in itertools.product(models, bucket_lists(max_tokens).items(), MODES)
+            # Behind the gather the sequence buckets matter, and two lists of them are enough.
+            if logits == "all" or item[0] in ("default", "small")
+        ]
         for turn, (logits, (name, buckets), mode) in enumerate(cases):
             model = models[logits]
             sizes = CHUNKS if name == "default" and logits == "all" else (CHUNKS[turn % len(CHUNKS)],)
@@ -359,8 +365,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, adcg.AdcgError) as error:
         print(f"golden: {args.folder}: {error}", file=sys.stderr)
         return 2
-    for line in wrong:
+    for line in wrong[:12]:
         print(f"golden: {line}", file=sys.stderr)
+    if len(wrong) > 12:
+        print(f"golden: and {len(wrong) - 12} more", file=sys.stderr)
     print("golden: " + ("FAILED" if wrong else "all within the tolerance, no bit differs"))
     return 1 if wrong else 0
 

@@ -454,8 +454,8 @@ def test_capture_reports_and_skips(linear: Any) -> None:
     assert [p.index for p in seen] == list(range(seen[0].count)) and seen[0].count == len(buckets)
     assert all(b.state == "captured" and b.num_steps > 0 and b.tape_bytes > 0 for b in buckets)
     assert {p.status for p in seen} == {0}
-    tokens = [p.bucket.tokens for p in seen if p.bucket.mode == "piecewise"]
-    assert tokens == sorted(tokens, reverse=True)  # the largest first
+    # Without a dynamic op every batch is one full graph; the largest is captured first.
+    assert [p.bucket.tokens for p in seen] == [32, 8, 4, 2, 1]
     before = linear.exec.stats()
     linear.exec.capture(buckets=buckets)
     assert linear.exec.stats() == before
@@ -475,9 +475,9 @@ def test_capture_stops(linear: Any, fails: Fails) -> None:
 
 
 def test_capture_in_an_order_of_ones_own(linear: Any, fails: Fails) -> None:
-    fails("ERR_NOT_FOUND", "9", linear.exec.capture, buckets=[("piecewise", 9, 0)])
+    fails("ERR_NOT_FOUND", "9", linear.exec.capture, buckets=[("full", 9, 8)])
     fails("ERR_ARGUMENT", "sideways", linear.exec.capture, buckets=[("sideways", 8, 0)])
-    small = min((b for b in linear.exec.buckets() if b.mode == "piecewise"), key=lambda b: b.tokens)
+    small = min(linear.exec.buckets(), key=lambda b: b.tokens)
     linear.exec.capture(buckets=[small])
     assert next(b for b in linear.exec.buckets() if b.state == "captured").tokens == small.tokens
     assert linear.exec.stats().captured_buckets == 1

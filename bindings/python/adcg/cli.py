@@ -137,7 +137,7 @@ def bare_replay(exec_: adcg.Exec, batch: adcg.Batch) -> Callable[[], int]:
         exec_._out_arg,
         exec_._out_count,
         None,
-        ctypes.byref(_ffi.Step()),
+        ctypes.byref(_ffi.Step(ctypes.sizeof(_ffi.Step))),
     )
     function = _ffi.replay
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from ctypes import addressof, byref, c_char, c_int32, c_void_p
+from ctypes import addressof, byref, c_char, c_int32, c_void_p, sizeof
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -18,6 +19,9 @@ from .handles import Handle
 from .progress import ProgressBar
 
 _from_buffer: Any = c_char.from_buffer
+_RawStep: Any = _ffi.Step
+_STEP_SIZE = sizeof(_ffi.Step)
+_PLAIN = 0x1 | 0x100 | 0x400  # NPY_ARRAY_C_CONTIGUOUS, _ALIGNED, _WRITEABLE
 _OURS: tuple[int, ...] = (-1,)  # the shape "seen" by an output that describes arrays of our own
 
 
@@ -163,6 +167,29 @@ class _Place(tensors.Slot):
             self.numpy = None
         # Types that numpy did not bring cannot be exported through the buffer protocol.
         self.exports = self.numpy is not None and self.numpy.isbuiltin == 1 and 0 not in self.tail
+
+    def refill(self, array: Any) -> bool:
+        """Another writable, compact numpy array of the declared type, where the last one was such an array too: only
+        address and rows differ. False if it is anything else, which ``fill`` is for."""
+        if type(array) is not np.ndarray or self.flags & _PLAIN != _PLAIN or self.seen is _OURS or not self.exports:
+            return False
+        shape, flags = array.shape, array.flags.num
+        if (
+            array.dtype is not self.numpy
+            or self.dtype is not self.numpy
+            or flags & _PLAIN != _PLAIN
+            or not shape
+            or shape[1:] != self.seen[1:]
+            or len(shape) != len(self.seen)
+            or not array.size
+        ):
+            return False
+        self.tensor.data = addressof(_from_buffer(array))
+        self.ref = weakref.ref(array)
+        self.seen = shape
+        self.flags = flags
+        self.rows = self.shape[0] = shape[0]
+        return True
 
     def allocate(self, rows: int) -> tensors.Array:
         """A new array with these rows, described in the tensor."""
@@ -395,7 +422,8 @@ class Exec(Handle):
                     or array.shape != place.seen
                     or array.flags.num != place.flags
                 ):
-                    place.fill(array, f"adcg.Exec.replay: inputs[{place.name!r}]")
+                    if not place.refill(array):
+                        place.fill(array, f"adcg.Exec.replay: inputs[{place.name!r}]")
                     if place.keep is not None:
                         kept = [place] if kept is None else [*kept, place]
                 if place.varies:
@@ -410,7 +438,8 @@ class Exec(Handle):
                     results[place.name] = place.allocate(rows if rows > 0 else 0)
             else:
                 kept = self._fill_outputs(outputs, results, tokens, seqs, kept)
-            raw = _ffi.Step()
+            raw = _RawStep()
+            raw.struct_size = _STEP_SIZE
             status = _ffi.replay(
                 self._pointer_arg,
                 byref(batch),
@@ -452,7 +481,8 @@ class Exec(Handle):
                 or array.shape != place.seen
                 or array.flags.num != place.flags
             ):
-                place.fill(array, f"adcg.Exec.replay: outputs[{place.name!r}]")
+                if not place.refill(array):
+                    place.fill(array, f"adcg.Exec.replay: outputs[{place.name!r}]")
                 if place.readonly:
                     place.forget()
                     raise AdcgError(

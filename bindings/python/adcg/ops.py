@@ -49,6 +49,7 @@ class OpCall:
 
 _NO_WORKSPACE = tensors.view(0, (0,), tensors.numpy_dtype("uint8"), True)
 _UINT8 = tensors.numpy_dtype("uint8")
+_BATCH_SIZE = ctypes.sizeof(Batch)
 
 
 def _open(raw: Any, mutates: int) -> OpCall:
@@ -56,17 +57,15 @@ def _open(raw: Any, mutates: int) -> OpCall:
     call.phase = _ffi.PHASES.get(raw.phase, "replay")
     call.tokens = raw.tokens
     call.seqs = raw.seqs
-    call.batch = Batch()
-    # Only as much as the library knows: an older one ends its batch earlier.
-    known = min(ctypes.sizeof(Batch), raw.batch.contents.struct_size)
-    ctypes.memmove(ctypes.byref(call.batch), raw.batch, known)
-    call.batch.struct_size = ctypes.sizeof(Batch)
-    call.inputs = [tensors.view_of(raw.inputs[i], bool(mutates >> i & 1)) for i in range(raw.num_inputs)]
-    call.outputs = [tensors.view_of(raw.outputs[i], True) for i in range(raw.num_outputs)]
-    call.attrs = attrs.values_of(raw.attrs, raw.num_attrs)
-    call.workspace = (
-        tensors.view(raw.workspace, (raw.workspace_bytes,), _UINT8, True) if raw.workspace else _NO_WORKSPACE
-    )
+    call.batch = batch = Batch.__new__(Batch)  # __init__ would fill in what is copied anyway
+    ctypes.memmove(ctypes.byref(batch), raw.batch, _BATCH_SIZE)
+    inputs, outputs = raw.inputs, raw.outputs
+    call.inputs = [tensors.view_of(inputs[i], bool(mutates >> i & 1)) for i in range(raw.num_inputs)]
+    call.outputs = [tensors.view_of(outputs[i], True) for i in range(raw.num_outputs)]
+    count = raw.num_attrs
+    call.attrs = attrs.values_of(raw.attrs, count) if count else {}
+    workspace = raw.workspace
+    call.workspace = tensors.view(workspace, (raw.workspace_bytes,), _UINT8, True) if workspace else _NO_WORKSPACE
     return call
 
 

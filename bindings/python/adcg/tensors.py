@@ -4,6 +4,7 @@ library's becomes a numpy view. Nothing is copied in either direction."""
 from __future__ import annotations
 
 import ctypes
+import math
 import weakref
 from ctypes import PYFUNCTYPE, c_char_p, c_int, c_int64, c_ssize_t, c_void_p, py_object
 from typing import Any, NamedTuple
@@ -255,9 +256,7 @@ def borrowed(array: object, where: str) -> tuple[_ffi.DLTensor, Described]:
 
 def view(address: int, shape: tuple[int, ...], dtype: np.dtype[Any], writable: bool) -> Array:
     """A numpy view of memory that somebody else owns; valid only while that owner says so."""
-    size = dtype.itemsize
-    for extent in shape:
-        size *= extent
+    size = dtype.itemsize * math.prod(shape)
     if size == 0:
         return np.empty(shape, dtype)
     memory = _memoryview(address, size, _BUF_WRITE if writable else _BUF_READ)
@@ -270,7 +269,8 @@ _numpy_dtypes: dict[tuple[int, int], np.dtype[Any]] = {}
 
 def view_of(tensor: _ffi.DLTensor, writable: bool) -> Array:
     """A numpy view of a compact DLTensor in host memory."""
-    key = (tensor.dtype.code, tensor.dtype.bits)
+    element = tensor.dtype
+    key = (element.code, element.bits)
     dtype = _numpy_dtypes.get(key)
     if dtype is None:
         names = [name for name, (_, code, bits) in _ffi.DTYPES.items() if (code, bits) == key]

@@ -1,0 +1,186 @@
+package kernels_test
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/libadcg/libadcg/kernels"
+	"github.com/libadcg/libadcg/kernels/host"
+	"github.com/libadcg/libadcg/piecewise"
+)
+
+var schemas = func() map[string]piecewise.OpSchema {
+	all := map[string]piecewise.OpSchema{}
+	for _, s := range kernels.Library() {
+		all[s.Name] = s
+	}
+	return all
+}()
+
+// typ reads "f32[tokens, 4]".
+func typ(dtype piecewise.DType, dims ...any) piecewise.Type {
+	t := piecewise.Type{DType: dtype}
+	for _, d := range dims {
+		switch d := d.(type) {
+		case int:
+			t.Dims = append(t.Dims, piecewise.Dim{Constant: int64(d)})
+		case string:
+			t.Dims = append(t.Dims, map[string]piecewise.Dim{"T": {Tokens: 1}, "S": {Seqs: 1}, "S+1": {Seqs: 1, Constant: 1}}[d])
+		}
+	}
+	return t
+}
+
+const (
+	f32  = piecewise.F32
+	bf16 = piecewise.BF16
+	i32  = piecewise.I32
+)
+
+// infer runs an op's inference with its defaults, changed by name.
+func infer(op string, change map[string]piecewise.Attr, inputs ...piecewise.Type) ([]piecewise.Type, error) {
+	s := schemas[op]
+	var attrs []piecewise.Attr
+	for _, spec := range s.Attrs {
+		a := spec.Default
+		if c, ok := change[a.Name]; ok {
+			a.Int, a.Float, a.String, a.Ints = c.Int, c.Float, c.String, c.Ints
+		}
+		attrs = append(attrs, a)
+	}
+	return s.Infer(inputs, attrs)
+}
+
+func attention(change ...func(in []piecewise.Type)) []piecewise.Type {
+	in := []piecewise.Type{typ(f32, "T", 6, 16), typ(f32, "T", 2, 16), typ(f32, "T", 2, 24), typ(bf16, 3, 64, 2, 16), typ(bf16, 3, 64, 2, 24),
+		typ(i32, "S+1"), typ(i32, "S"), typ(i32, "S"), typ(f32, 6)}
+	for _, c := range change {
+		c(in)
+	}
+	return in
+}
+
+func TestInference(t *testing.T) {
+	type attrs = map[string]piecewise.Attr
+	for _, c := range []struct {
+		op     string
+		attrs  attrs
+		inputs []piecewise.Type
+		want   []piecewise.Type
+	}{
+		{"adcg.embedding", nil, []piecewise.Type{typ(i32, "T"), typ(bf16, 9, 4)}, []piecewise.Type{typ(bf16, "T", 4)}},
+		{"adcg.embedding", attrs{"dtype": {String: "float32"}}, []piecewise.Type{typ(i32, "S"), typ(bf16, 9, 4)}, []piecewise.Type{typ(f32, "S", 4)}},
+		{"adcg.linear", nil, []piecewise.Type{typ(f32, "T", 3, 4), typ(bf16, 7, 12)}, []piecewise.Type{typ(f32, "T", 7)}},
+		{"adcg.linear", nil, []piecewise.Type{typ(bf16, "S", 12), typ(f32, 7, 12), typ(f32, 7)}, []piecewise.Type{typ(bf16, "S", 7)}},
+		{"adcg.rms_norm", nil, []piecewise.Type{typ(f32, "T", 3, 4), typ(bf16, 4)}, []piecewise.Type{typ(f32, "T", 3, 4)}},
+		{"adcg.add", nil, []piecewise.Type{typ(f32, "T", 3), typ(f32, "T", 3)}, []piecewise.Type{typ(f32, "T", 3)}},
+		{"adcg.silu_mul", nil, []piecewise.Type{typ(bf16, "T", 3), typ(bf16, "T", 3)}, []piecewise.Type{typ(bf16, "T", 3)}},
+		{"adcg.rope", attrs{"rotary_dim": {Int: 8}}, []piecewise.Type{typ(f32, "T", 3, 16), typ(i32, "T")}, []piecewise.Type{typ(f32, "T", 3, 16)}},
+		{"adcg.attention", nil, attention(), []piecewise.Type{typ(f32, "T", 6, 24)}},
+		{"adcg.attention", nil, attention()[:8], []piecewise.Type{typ(f32, "T", 6, 24)}},
+		{"adcg.attention_metadata", nil, []piecewise.Type{typ(i32, "S+1"), typ(i32, "S")}, []piecewise.Type{typ(i32, "T"), typ(i32, "T")}},
+		{"adcg.gather_tokens", nil, []piecewise.Type{typ(f32, "T", 3, 4), typ(i32, "S")}, []piecewise.Type{typ(f32, "S", 3, 4)}},
+		{"adcg.argmax", nil, []piecewise.Type{typ(bf16, "S", 50)}, []piecewise.Type{typ(i32, "S")}},
+		{"adcg.reshape", attrs{"dims": {Ints: []int64{2, 6}}}, []piecewise.Type{typ(f32, "T", 3, 4)}, []piecewise.Type{typ(f32, "T", 2, 6)}},
+	} {
+		got, err := infer(c.op, c.attrs, c.inputs...)
+		require.NoError(t, err, c.op)
+		require.Equal(t, len(c.want), len(got), c.op)
+		for i := range got {
+			require.True(t, c.want[i].Equal(got[i]), "%s: output %d is %v, want %v", c.op, i, got[i], c.want[i])
+		}
+		require.Equal(t, schemas[c.op].NumOutputs, len(got))
+	}
+}
+
+func TestInferenceErrors(t *testing.T) {
+	type attrs = map[string]piecewise.Attr
+	put := func(i int, to piecewise.Type) []piecewise.Type {
+		return attention(func(in []piecewise.Type) { in[i] = to })
+	}
+	rope := []piecewise.Type{typ(f32, "T", 3, 16), typ(i32, "T")}
+	for _, c := range []struct {
+		op     string
+		attrs  attrs
+		inputs []piecewise.Type
+		kind   piecewise.ErrorKind
+		names  string // what the message speaks of
+	}{
+		{"adcg.embedding", nil, []piecewise.Type{typ(f32, "T"), typ(f32, 9, 4)}, piecewise.ErrDType, "ids"},
+		{"adcg.embedding", nil, []piecewise.Type{typ(i32, "T"), typ(f32, "T", 4)}, piecewise.ErrShape, "table"},
+		{"adcg.embedding", attrs{"dtype": {String: "int8"}}, []piecewise.Type{typ(i32, "T"), typ(f32, 9, 4)}, piecewise.ErrAttribute, "dtype"},
+		{"adcg.linear", nil, []piecewise.Type{typ(i32, "T", 4), typ(f32, 7, 4)}, piecewise.ErrDType, "x"},
+		{"adcg.linear", nil, []piecewise.Type{typ(f32, "T", 4), typ(f32, 7, 5)}, piecewise.ErrShape, "weight"},
+		{"adcg.linear", nil, []piecewise.Type{typ(f32, "T", 4), typ(f32, 7, 4), typ(f32, 6)}, piecewise.ErrShape, "bias"},
+		{"adcg.rms_norm", nil, []piecewise.Type{typ(f32, "T", 4), typ(f32, 5)}, piecewise.ErrShape, "weight"},
+		{"adcg.rms_norm", attrs{"eps": {Float: -1}}, []piecewise.Type{typ(f32, "T", 4), typ(f32, 4)}, piecewise.ErrAttribute, "eps"},
+		{"adcg.add", nil, []piecewise.Type{typ(f32, "T", 4), typ(f32, "S", 4)}, piecewise.ErrShape, "b"},
+		{"adcg.silu_mul", nil, []piecewise.Type{typ(f32, "T", 4), typ(bf16, "T", 4)}, piecewise.ErrDType, "up"},
+		{"adcg.rope", nil, []piecewise.Type{typ(f32, "T", 3, 16), typ(i32, "S")}, piecewise.ErrShape, "positions"},
+		{"adcg.rope", attrs{"rotary_dim": {Int: 7}}, rope, piecewise.ErrAttribute, "rotary_dim"},
+		{"adcg.rope", attrs{"rotary_dim": {Int: 18}}, rope, piecewise.ErrAttribute, "rotary_dim"},
+		{"adcg.rope", attrs{"scaling": {String: "yarn"}}, rope, piecewise.ErrAttribute, "scaling"},
+		{"adcg.rope", attrs{"scaling": {String: "llama3"}, "low_freq_factor": {Float: 4}}, rope, piecewise.ErrAttribute, "high_freq_factor"},
+		{"adcg.rope", attrs{"theta": {Float: 0}}, rope, piecewise.ErrAttribute, "theta"},
+		{"adcg.attention", nil, put(0, typ(f32, "T", 5, 16)), piecewise.ErrShape, "q"},
+		{"adcg.attention", nil, put(1, typ(bf16, "T", 2, 16)), piecewise.ErrDType, "k"},
+		{"adcg.attention", nil, put(2, typ(f32, "T", 1, 24)), piecewise.ErrShape, "v"},
+		{"adcg.attention", nil, put(3, typ(bf16, 3, 64, 2, 24)), piecewise.ErrShape, "k_cache"},
+		{"adcg.attention", nil, put(4, typ(bf16, 3, 63, 2, 24)), piecewise.ErrShape, "v_cache"},
+		{"adcg.attention", nil, put(4, typ(f32, 3, 64, 2, 24)), piecewise.ErrDType, "v_cache"},
+		{"adcg.attention", nil, put(5, typ(i32, "S")), piecewise.ErrShape, "cu_seqlens"},
+		{"adcg.attention", nil, put(6, typ(piecewise.I64, "S")), piecewise.ErrDType, "input_pos"},
+		{"adcg.attention", nil, put(7, typ(i32, "T")), piecewise.ErrShape, "slot_idx"},
+		{"adcg.attention", nil, put(8, typ(f32, 5)), piecewise.ErrShape, "sinks"},
+		{"adcg.attention", attrs{"window": {Int: -1}}, attention(), piecewise.ErrAttribute, "window"},
+		{"adcg.attention_metadata", nil, []piecewise.Type{typ(i32, "S+1"), typ(i32, "T")}, piecewise.ErrShape, "input_pos"},
+		{"adcg.gather_tokens", nil, []piecewise.Type{typ(f32, "S", 4), typ(i32, "S")}, piecewise.ErrShape, "hidden"},
+		{"adcg.argmax", nil, []piecewise.Type{typ(f32, "T", 4, 4)}, piecewise.ErrShape, "x"},
+		{"adcg.reshape", attrs{"dims": {Ints: []int64{5}}}, []piecewise.Type{typ(f32, "T", 4)}, piecewise.ErrShape, "dims"},
+		{"adcg.reshape", attrs{"dims": {Ints: []int64{-4}}}, []piecewise.Type{typ(f32, "T", 4)}, piecewise.ErrAttribute, "dims"},
+	} {
+		_, err := infer(c.op, c.attrs, c.inputs...)
+		var e *piecewise.Error
+		require.ErrorAs(t, err, &e, "%s %v", c.op, c.inputs)
+		require.Equal(t, c.kind, e.Kind, "%s: %s", c.op, e.Message)
+		require.Contains(t, e.Message, c.names, c.op)
+	}
+}
+
+// TestTable compares the schemas with docs/ops.md and with the kernels that the host device has.
+func TestTable(t *testing.T) {
+	text, err := os.ReadFile("../docs/ops.md")
+	require.NoError(t, err)
+	var rows []string
+	for _, line := range strings.Split(string(text), "\n") {
+		if strings.HasPrefix(line, "| `adcg.") {
+			rows = append(rows, line)
+		}
+	}
+	library := kernels.Library()
+	require.Len(t, library, len(rows))
+	for i, s := range library {
+		cells := strings.Split(rows[i], " | ")
+		require.Equal(t, "| `"+s.Name+"`", cells[0])
+		at := 0 // attributes stand in the table in the schema's order
+		for _, a := range s.Attrs {
+			next := strings.Index(rows[i][at:], "`"+a.Default.Name+"` ")
+			require.GreaterOrEqual(t, next, 0, "%s: attribute %s", s.Name, a.Default.Name)
+			at += next
+		}
+		kind := strings.Trim(cells[len(cells)-1], "| ")
+		require.True(t, strings.HasPrefix(kind, s.Kind.String()), "%s: %s", s.Name, kind)
+		require.Equal(t, s.Kind != piecewise.Static, strings.Contains(kind, s.Capture.String()), s.Name)
+		inPlace := false
+		for _, a := range s.Aliases {
+			inPlace = inPlace || a.Kind == piecewise.AliasInPlace
+		}
+		require.Equal(t, strings.Contains(kind, "in place"), inPlace, s.Name)
+		require.Equal(t, strings.Contains(kind, "mutates"), s.Mutates != 0, s.Name)
+		_, _, _, ok := host.Find(s.Name)
+		require.True(t, ok, s.Name)
+	}
+}

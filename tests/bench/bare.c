@@ -1,0 +1,3 @@
+#include "bare.h"
+
+BARE(, library)

@@ -1,0 +1,135 @@
+"""Decode and prefill of a Llama checkpoint: replay against eager, and against transformers on PyTorch where installed.
+
+    python tests/bench/bench_llama.py [--model DIR] [--rounds N]
+
+Decode at batch 1 and 8 (from a prompt of 64 tokens each), prefill of 512 tokens. Everybody computes in float32 from the
+stored weights with as many threads as there are cores, and all variants take turns in every round; medians are compared.
+transformers uses its own cache and its default attention (sdpa), which is its fastest here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / folder) for folder in ("bindings/python", "examples/python")]
+
+import adcg
+import numpy as np
+from llama import LlamaConfig, Model, Piece, Runner, load_weights
+from tabulate import tabulate
+
+PROMPT, DECODED, PREFILL = 64, 32, 512
+TARGETS = {"decode, batch 1": 10.0, "decode, batch 8": 5.0, "prefill of 512": 2.0}
+
+
+def decode_ours(runner: Runner, prompts: Any) -> float:
+    """Tokens a second of DECODED greedy steps; the prompts are prefilled before the clock starts."""
+    tokens = []
+    for slot, prompt in enumerate(prompts):
+        logits, _ = runner.step([Piece(slot, 0, prompt, "prefill")])
+        tokens.append(int(logits[-1].argmax()))
+    start = time.perf_counter()
+    for n in range(DECODED):
+        logits, _ = runner.step([Piece(slot, PROMPT + n, [t], "decode") for slot, t in enumerate(tokens)])
+        tokens = logits.argmax(axis=1).tolist()
+    return len(prompts) * DECODED / (time.perf_counter() - start)
+
+
+def prefill_ours(runner: Runner, prompt: Any) -> float:
+    start = time.perf_counter()
+    logits, _ = runner.step([Piece(0, 0, prompt, "prefill")])
+    logits[-1].argmax()
+    return len(prompt) / (time.perf_counter() - start)
+
+
+def transformers_variants(folder: Path, prompts: Any, long: Any) -> dict[str, Callable[[], float]]:
+    """The same work through transformers; raises ImportError where it is not installed."""
+    import torch
+    from transformers import LlamaForCausalLM
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+    def decode(batch: int) -> float:
+        with torch.inference_mode():
+            ids = torch.tensor(np.stack(prompts[:batch]).astype(np.int64))
+            out = model(ids, use_cache=True, logits_to_keep=1)
+            start = time.perf_counter()
+            for _ in range(DECODED):
+                ids = out.logits[:, -1].argmax(dim=-1, keepdim=True)
+                out = model(ids, past_key_values=out.past_key_values, use_cache=True)
+            out.logits[:, -1].argmax(dim=-1)
+            return batch * DECODED / (time.perf_counter() - start)
+
+    def prefill() -> float:
+        with torch.inference_mode():
+            ids = torch.tensor(long[None].astype(np.int64))
+            start = time.perf_counter()
+            model(ids, use_cache=True, logits_to_keep=1).logits[:, -1].argmax(dim=-1)
+            return len(long) / (time.perf_counter() - start)
+
+    return {"decode, batch 1": lambda: decode(1), "decode, batch 8": lambda: decode(8), "prefill of 512": prefill}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Decode and prefill of a Llama checkpoint, ours and transformers'.")
+    parser.add_argument("--model", type=Path, default=ROOT / "tests" / "data" / "models" / "tiny-go", metavar="DIR")
+    parser.add_argument("--rounds", type=int, default=7)
+    args = parser.parse_args()
+    config = LlamaConfig.from_dir(args.model)
+    weights = load_weights(args.model, config)
+    rng = np.random.default_rng(0)
+    prompts = [rng.integers(0, config.vocab_size, PROMPT).astype(np.int32) for _ in range(8)]
+    long = rng.integers(0, config.vocab_size, PREFILL).astype(np.int32)
+    with adcg.Engine("host") as engine:
+        machine = f"{engine.device.description}, {engine.device.threads} threads"
+        model = Model(engine, config, weights, max_tokens=PREFILL, max_seqs=8, max_len=PREFILL, logits="last")
+        with model.runner() as replay, model.runner(mode="none") as eager:
+            replay.exec.capture()
+            variants: dict[str, dict[str, Callable[[], float]]] = {
+                "decode, batch 1": {},
+                "decode, batch 8": {},
+                "prefill of 512": {},
+            }
+            for name, runner in (("replay", replay), ("eager", eager)):
+                variants["decode, batch 1"][name] = lambda r=runner: decode_ours(r, prompts[:1])  # type: ignore[misc]
+                variants["decode, batch 8"][name] = lambda r=runner: decode_ours(r, prompts)  # type: ignore[misc]
+                variants["prefill of 512"][name] = lambda r=runner: prefill_ours(r, long)  # type: ignore[misc]
+            missing = ""
+            try:
+                for work, call in transformers_variants(args.model, prompts, long).items():
+                    variants[work]["transformers"] = call
+            except ImportError as error:
+                missing = f"the peer is missing: {error} (make bench-peers makes a venv that has it)"
+            rows = []
+            for work, calls in variants.items():
+                speeds: dict[str, list[float]] = {name: [] for name in calls}
+                for call in calls.values():
+                    call()  # warm
+                for _ in range(args.rounds):
+                    for name, call in calls.items():
+                        speeds[name].append(call())
+                median = {name: statistics.median(values) for name, values in speeds.items()}
+                row = [work, median["replay"], median["eager"], f"{median['replay'] / median['eager']:.2f}x"]
+                if "transformers" in median:
+                    ratio = median["replay"] / median["transformers"]
+                    met = "met" if ratio >= TARGETS[work] else "MISSED"
+                    row += [median["transformers"], f"{ratio:.2f}x", f"{TARGETS[work]:g}x: {met}"]
+                rows.append(row)
+    head = ["tokens/s", "replay", "eager", "replay/eager", *(["transformers", "ours/theirs", "target"] * (not missing))]
+    print(f"{args.model.name}: medians of {args.rounds} rounds, {machine}")
+    print(tabulate(rows, headers=head, floatfmt=",.0f"))
+    if missing:
+        print(missing)
+
+
+if __name__ == "__main__":
+    main()
