@@ -16,15 +16,16 @@
   static const char f[] = name;    \
   CHECK(tape_process_check(f))
 
+/* The same with an out parameter, which is nothing whatever fails. */
+#define ENTER_OUT(name, out, nothing) \
+  static const char f[] = name;       \
+  if (out) *(out) = nothing;          \
+  CHECK(tape_process_check(f));       \
+  NOT_NULL(out)
+
 #define NOT_NULL(argument)                                                             \
   do {                                                                                 \
     if (__builtin_expect(!(argument), 0)) return tape_fail(ADCG_ERR_ARGUMENT, f, #argument ": NULL"); \
-  } while (0)
-
-#define OUT_NULL(out, nothing) \
-  do {                         \
-    NOT_NULL(out);             \
-    *(out) = nothing;          \
   } while (0)
 
 #define FULL_SIZE(argument, init)                                                                                    \
@@ -66,8 +67,7 @@ adcg_status adcg_set_log(adcg_log_fn log, int32_t level, void *user_data) {
 /* ---- Engine --------------------------------------------------------------------------------------------- */
 
 adcg_status adcg_engine_create(const char *device, const adcg_engine_options *options, adcg_engine **out_engine) {
-  ENTER("adcg_engine_create");
-  OUT_NULL(out_engine, NULL);
+  ENTER_OUT("adcg_engine_create", out_engine, NULL);
   NOT_NULL(device);
   adcg_engine_options o = ADCG_ENGINE_OPTIONS_INIT;
   if (options) {
@@ -113,8 +113,7 @@ adcg_status adcg_engine_get_op_info(const adcg_engine *engine, int32_t index, ad
 /* ---- Graph ---------------------------------------------------------------------------------------------- */
 
 adcg_status adcg_graph_create(adcg_engine *engine, const adcg_graph_limits *limits, adcg_graph **out_graph) {
-  ENTER("adcg_graph_create");
-  OUT_NULL(out_graph, NULL);
+  ENTER_OUT("adcg_graph_create", out_graph, NULL);
   NOT_NULL(engine);
   FULL_SIZE(limits, ADCG_GRAPH_LIMITS_INIT);
   return goGraphCreate((uintptr_t)engine, (adcg_graph_limits *)(uintptr_t)limits, (uintptr_t *)out_graph);
@@ -126,8 +125,9 @@ void adcg_graph_destroy(adcg_graph *graph) {
 
 static adcg_status add_value(const char *f, adcg_graph *graph, int32_t role, const char *name, adcg_dtype dtype, int32_t ndim,
                              const adcg_dim *dims, adcg_value *out_value) {
+  if (out_value) *out_value = 0;
   CHECK(tape_process_check(f));
-  OUT_NULL(out_value, 0);
+  NOT_NULL(out_value);
   NOT_NULL(graph);
   NOT_NULL(name);
   COUNT(ndim, dims);
@@ -147,13 +147,7 @@ adcg_status adcg_graph_add_state(adcg_graph *graph, const char *name, adcg_dtype
   return add_value("adcg_graph_add_state", graph, ADCG_ROLE_STATE, name, dtype, ndim, dims, out_value);
 }
 
-adcg_status adcg_graph_add_op(adcg_graph *graph, const char *op, const adcg_value *inputs, int32_t num_inputs, const adcg_attr *attrs, int32_t num_attrs,
-                              adcg_value *out_values, int32_t num_outputs) {
-  ENTER("adcg_graph_add_op");
-  COUNT(num_outputs, out_values);
-  NOT_NULL(graph);
-  NOT_NULL(op);
-  COUNT(num_inputs, inputs);
+static adcg_status check_attrs(const char *f, const adcg_attr *attrs, int32_t num_attrs) {
   COUNT(num_attrs, attrs);
   for (int32_t i = 0; i < num_attrs; i++) {
     if (!attrs[i].name) return tape_fail(ADCG_ERR_ARGUMENT, f, "attrs[%d]: name: NULL", (int)i);
@@ -161,9 +155,28 @@ adcg_status adcg_graph_add_op(adcg_graph *graph, const char *op, const adcg_valu
     if (attrs[i].type == ADCG_ATTR_TYPE_INTS && (attrs[i].count < 0 || (attrs[i].count > 0 && !attrs[i].ints)))
       return tape_fail(ADCG_ERR_ARGUMENT, f, "attrs[%d] `%s`: %d integers at %p", (int)i, attrs[i].name, (int)attrs[i].count, (const void *)attrs[i].ints);
   }
-  /* out_values may be the same memory as inputs: nothing is written before the inputs were read */
+  return ADCG_OK;
+}
+
+static adcg_status add_op(const char *f, adcg_graph *graph, const char *op, const adcg_value *inputs, int32_t num_inputs, const adcg_attr *attrs,
+                          int32_t num_attrs, adcg_value *out_values, int32_t num_outputs) {
+  CHECK(tape_process_check(f));
+  NOT_NULL(graph);
+  NOT_NULL(op);
+  COUNT(num_inputs, inputs);
+  CHECK(check_attrs(f, attrs, num_attrs));
   return goGraphAddOp((uintptr_t)graph, (char *)(uintptr_t)op, (adcg_value *)(uintptr_t)inputs, num_inputs, (adcg_attr *)(uintptr_t)attrs, num_attrs, out_values,
                       num_outputs);
+}
+
+adcg_status adcg_graph_add_op(adcg_graph *graph, const char *op, const adcg_value *inputs, int32_t num_inputs, const adcg_attr *attrs, int32_t num_attrs,
+                              adcg_value *out_values, int32_t num_outputs) {
+  static const char f[] = "adcg_graph_add_op";
+  COUNT(num_outputs, out_values);
+  adcg_status status = add_op(f, graph, op, inputs, num_inputs, attrs, num_attrs, out_values, num_outputs);
+  /* only now: out_values may be the memory of inputs, as in a chain that keeps one variable */
+  for (int32_t i = 0; status && i < num_outputs; i++) out_values[i] = 0;
+  return status;
 }
 
 adcg_status adcg_graph_add_output(adcg_graph *graph, const char *name, adcg_value value) {
@@ -180,8 +193,7 @@ adcg_status adcg_graph_freeze(adcg_graph *graph) {
 }
 
 adcg_status adcg_graph_find_value(const adcg_graph *graph, const char *name, adcg_value *out_value) {
-  ENTER("adcg_graph_find_value");
-  OUT_NULL(out_value, 0);
+  ENTER_OUT("adcg_graph_find_value", out_value, 0);
   NOT_NULL(graph);
   NOT_NULL(name);
   return goGraphFindValue((uintptr_t)graph, (char *)(uintptr_t)name, out_value);
@@ -228,8 +240,7 @@ adcg_status adcg_graph_write_plan(const adcg_graph *graph, const adcg_exec_optio
 /* ---- Exec ------------------------------------------------------------------------------------------------- */
 
 adcg_status adcg_exec_create(const adcg_graph *graph, const adcg_exec_options *options, adcg_exec **out_exec) {
-  ENTER("adcg_exec_create");
-  OUT_NULL(out_exec, NULL);
+  ENTER_OUT("adcg_exec_create", out_exec, NULL);
   NOT_NULL(graph);
   adcg_exec_options o;
   CHECK(take_options(f, options, &o));

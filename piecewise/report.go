@@ -202,7 +202,8 @@ func (p *Plan) WriteText(w io.Writer) error {
 	var out bytes.Buffer
 	table := func(title string, columns string, rows func(row func(cells ...any))) {
 		fmt.Fprintf(&out, "\n%s\n", title)
-		tw := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
+		var cells bytes.Buffer
+		tw := tabwriter.NewWriter(&cells, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(tw, "  "+strings.ReplaceAll(columns, " ", "\t"))
 		rows(func(cells ...any) {
 			text := make([]string, len(cells))
@@ -212,6 +213,9 @@ func (p *Plan) WriteText(w io.Writer) error {
 			fmt.Fprintln(tw, "  "+strings.Join(text, "\t"))
 		})
 		tw.Flush()
+		for line := range strings.Lines(cells.String()) {
+			fmt.Fprintln(&out, strings.TrimRight(line, " \n"))
+		}
 	}
 	at := func(first, last int) string { return fmt.Sprintf("%d..%d", first, last) }
 

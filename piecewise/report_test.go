@@ -58,7 +58,7 @@ func TestWriteText(t *testing.T) {
 	for _, line := range []string{
 		"plan for 4 tokens, 2 sequences, mode piecewise, capture support never",
 		"partitions: 2 segments, 1 dynamic ops",
-		"arena, peak 1024 bytes at time 3",
+		"arena, peak 768 bytes at time 3",
 		"copies behind the last op",
 	} {
 		assert.Contains(t, text, line)

@@ -275,7 +275,7 @@ def serve(
 
 def section(title: str, rows: list[list[Any]], headers: Sequence[str]) -> None:
     print(f"\n{title}")
-    print(tabulate(rows, headers=headers, tablefmt="simple", intfmt=",", floatfmt=",.1f"))
+    print(tabulate(rows, headers=headers, tablefmt="simple", intfmt=",", floatfmt=",.2f"))
 
 
 def report(tally: Tally, runner: Runner, forecast: adcg.Forecast, checked: bool) -> None:
@@ -314,7 +314,7 @@ def report(tally: Tally, runner: Runner, forecast: adcg.Forecast, checked: bool)
 
     def speed(name: str, seconds: float) -> list[Any]:
         us = seconds / max(1, tally.timed_steps) * 1e6
-        return [name, tally.timed_tokens / seconds if seconds else 0.0, us]
+        return [name, f"{tally.timed_tokens / seconds:,.0f}" if seconds else "-", us]
 
     rows = [speed("replay", tally.seconds)]
     if checked:
@@ -342,7 +342,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", type=Path, default=DEFAULT_MODEL, metavar="DIR", help="config.json and safetensors")
     parser.add_argument("--capture", choices=("lazy", "upfront"), default="lazy", help="when buckets are captured")
     parser.add_argument("--mode", default="full_and_piecewise", help="of the exec: none, piecewise, full, ...")
-    parser.add_argument("--buckets", metavar="N,N,...", help="token counts to capture for")
+    parser.add_argument(
+        "--buckets", metavar="N,N,...", help="token counts to capture for (default: quarters of the budget)"
+    )
     parser.add_argument("--requests", type=int, default=12)
     parser.add_argument("--slots", type=int, default=4, help="cache slots, and sequences of one step")
     parser.add_argument("--budget", type=int, default=48, help="tokens of one step")
@@ -358,6 +360,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if not 0 < args.slots <= args.budget:
         parser.error("--slots: at least 1, and at most the --budget of tokens")
+    try:
+        quarters = [max(1, args.budget * i // 4) for i in range(1, 5)]
+        args.buckets = [int(size) for size in args.buckets.split(",")] if args.buckets else quarters
+    except ValueError:
+        parser.error(f"--buckets: numbers and commas are meant: {args.buckets!r}")
     return args
 
 
@@ -375,9 +382,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     max_len = args.max_len or min(config.max_position_embeddings, 1024)
     requests = make_requests(args, prompts, max_len)
-    options: dict[str, Any] = {"mode": args.mode}
-    if args.buckets:
-        options["buckets"] = [int(size) for size in args.buckets.split(",")]
+    options: dict[str, Any] = {"mode": args.mode, "buckets": args.buckets}
     with adcg.Engine("host", threads=args.threads) as engine:
         shape = f"{config.num_hidden_layers} layers, hidden {config.hidden_size}"
         print(f"serve: {args.model}, {shape}, on {engine.device.description}")

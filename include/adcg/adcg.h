@@ -418,7 +418,7 @@ ADCG_API adcg_status adcg_graph_add_state(adcg_graph *graph, const char *name, a
  *   op          in: the exact name of a registered op
  *   inputs      in: num_inputs values of this graph
  *   attrs       in: num_attrs attributes, in any order; NULL if none
- *   out_values  out: num_outputs values, as many as the op has; may be the memory of `inputs`; untouched on failure
+ *   out_values  out: num_outputs values, as many as the op has; may be the memory of `inputs`
  * Shapes of ops that have an infer function are known afterwards; those of others at freeze.
  * Returns ADCG_ERR_STATE (frozen), ADCG_ERR_NOT_FOUND (no such op), ADCG_ERR_GRAPH (arity, a value that is none, a
  * mutated input that is not a state), ADCG_ERR_ATTRIBUTE, ADCG_ERR_SHAPE, ADCG_ERR_DTYPE, ADCG_ERR_OP (infer failed). */
