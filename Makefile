@@ -18,7 +18,7 @@ LIB := build/libadcg.so.$(VERSION)
 LIBS := $(LIB) build/$(SONAME) build/libadcg.so
 
 MODEL ?= tests/data/models/tiny-go
-DEMO_ARGS ?=
+DEMO_ARGS ?= --buckets 8,16,32,48
 VENV := .venv
 PY := $(VENV)/bin/python
 BENCH_PY = $(or $(wildcard .venv-peers/bin/python),$(PY))
@@ -90,6 +90,7 @@ build/bench/libbare.so: tests/bench/bare.c tests/bench/bare.h
 build/bench/replay: tests/bench/replay.c tests/bench/bare.h build/bench/libbare.so $(LIBS)
 	$(CC) -std=c11 $(CFLAGS) $(WARN) -Iinclude -o $@ $< -Lbuild/bench -lbare -Wl,-rpath,'$$ORIGIN' $(LINK) -pthread
 
+tests/data: ;
 programs: build/examples/serve build/bench/replay
 
 demo: $(LIBS) $(VENV)/stamp build/examples/serve ## the main job: serve a model from C, then from Python (MODEL=DIR, DEMO_ARGS=...)
@@ -107,22 +108,15 @@ test-go test-cabi test-python: $(LIBS) $(VENV)/stamp programs stage
 
 golden: $(LIBS) $(VENV)/stamp ## checks a folder of the golden format: make golden DIR=<folder>
 	@test -n "$(DIR)" || { echo "make golden: DIR: empty, give a folder with config.json, model.safetensors, golden.safetensors"; exit 2; }
-	$(PY) tests/golden/golden.py $(DIR)
+	$(PY) tests/golden/check.py $(DIR)
 
 bench: $(LIBS) $(VENV)/stamp build/bench/replay ## replay against a bare C loop, kernels, Python, peers
 	build/bench/replay
 	$(GO) test -run '^$$' -bench . ./kernels/... ./piecewise/...
 	@for f in $(wildcard tests/bench/*.py); do echo "== $(BENCH_PY) $$f"; $(BENCH_PY) $$f || exit 1; done
 
-LINT_PY = $(wildcard bindings/python examples/python tests tools)
 lint: $(VENV)/stamp $(YYJSON)/yyjson.h ## formats, vets, warnings as errors, types, import directions
-	@out=$$(gofmt -l $$(find . -name '*.go' -not -path './build/*' -not -path './.venv*')); test -z "$$out" || { echo "gofmt -l:"; echo "$$out"; exit 1; }
-	$(GO) vet ./...
-	$(GO) run $(STATICCHECK) ./...
-	$(GO) test ./tools/...
-	tools/lint_c.sh $(VENV)/bin/clang-format $(YYJSON)
-	$(VENV)/bin/ruff check --quiet --config bindings/python/pyproject.toml $(LINT_PY)
-	$(VENV)/bin/mypy --strict --config-file bindings/python/pyproject.toml bindings/python/adcg $(wildcard examples/python/*.py)
+	tools/lint.sh $(VENV) $(STATICCHECK) $(YYJSON)
 
 format: $(VENV)/stamp ## rewrites Go and C sources in their format
 	gofmt -w $$(find . -name '*.go' -not -path './build/*' -not -path './.venv*')

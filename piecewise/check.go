@@ -327,6 +327,11 @@ func (c *checker) mayTakeOver(i, k, j int) bool {
 	if g.Values[old].Role != RoleActivation || c.read[old] > i+1 || !c.compareBytes(out, in, equalBytes) || !c.compareBytes(out, old, equalBytes) {
 		return false
 	}
+	for _, v := range n.Outputs {
+		if c.root[v] == old {
+			return false // the node itself gives these contents out
+		}
+	}
 	for other, v := range n.Inputs {
 		if c.root[v] == old && (v != in || !slices.Contains(n.Schema.Aliases, Alias{k, other, AliasInPlace})) {
 			return false

@@ -63,6 +63,33 @@ func TestPackRandom(t *testing.T) {
 	assert.Less(t, float64(height)/float64(bound), 1.03)
 }
 
+// TestPackFindsNeighbours places with the tree and with the plain list: both must see the same neighbours.
+func TestPackFindsNeighbours(t *testing.T) {
+	r := rand.New(rand.NewSource(4))
+	for k := 0; k < 300; k++ {
+		items := make([]Interval, 1+r.Intn(80))
+		span := 1 + r.Intn(200)
+		for i := range items {
+			first := r.Intn(span)
+			items[i] = Interval{first, first + r.Intn(1+r.Intn(span)), 64 * (1 + r.Int63n(20))}
+		}
+		order := make([]int32, len(items))
+		for i, j := range r.Perm(len(items)) {
+			order[i] = int32(j)
+		}
+		var heights [2]int64
+		var offsets [2][]int64
+		for m, dense := range []bool{false, true} {
+			p := newPacker(items)
+			p.dense = dense
+			heights[m], _ = p.place(order, -1)
+			requireValid(t, items, Placement{Offsets: p.offsets, Height: heights[m], Bound: LowerBound(items)})
+			offsets[m] = p.offsets
+		}
+		require.Equal(t, offsets[0], offsets[1])
+	}
+}
+
 // TestPackSearches compares with all placements that are bottom-left in some order, which hold an optimal one.
 func TestPackSearches(t *testing.T) {
 	r := rand.New(rand.NewSource(2))

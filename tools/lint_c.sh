@@ -11,7 +11,9 @@ if [ "${1:-}" = --list ]; then
   exit
 fi
 clang_format=$1 yyjson=$2 failed=0
-sources | xargs "$clang_format" --dry-run -Werror || failed=1
+while read -r f; do
+  "$clang_format" "$f" | cmp -s - "$f" || { echo "lint_c: $f: not in the format of .clang-format (make format)"; failed=1; }
+done < <(sources)
 
 warn="-Wall -Wextra -Wpedantic -Wconversion -Werror -Iinclude"
 cc=${CC:-cc} cxx=${CXX:-c++}
@@ -33,8 +35,8 @@ for package in capi engine/tape kernels/host; do
   mkdir -p "$generated/$package"
   exporting=$(grep -l '^//export ' "$package"/*.go 2>/dev/null)
   if [ -n "$exporting" ]; then
-    (cd "$package" && CGO_CFLAGS="-I$PWD/../include -I$PWD/../../include" go tool cgo -objdir "$OLDPWD/$generated/$package" \
-      -importpath "$package" $(cd "$OLDPWD" && for f in $exporting; do basename "$f"; done) >/dev/null) || failed=1
+    (cd "$package" && go tool cgo -objdir "$OLDPWD/$generated/$package" -importpath "$package" -- "-I$OLDPWD/include" \
+      $(for f in $exporting; do basename "$f"; done) >/dev/null) || failed=1
   fi
   for f in "$package"/*.c; do
     check "$f" $cc -std=gnu11 $warn -O2 -c -o /dev/null -Iengine/tape -Ikernels/host -I"$package" -I"$generated/$package" "$f"

@@ -57,7 +57,8 @@ def run_go(name: str, argv: list[str]) -> Result:
         except ValueError:
             print(line, end="")
             continue
-        package, test, action = event.get("Package", event.get("ImportPath", "")), event.get("Test", ""), event["Action"]
+        package, test = event.get("Package", event.get("ImportPath", "")), event.get("Test", "")
+        action = event["Action"]
         lines = output.setdefault((package, test), [])
         label = f"{package}.{test}" if test else package
         if action in ("output", "build-output"):

@@ -24,6 +24,7 @@ sys.path[:0] = [str(ROOT / folder) for folder in ("bindings/python", "examples/p
 import adcg
 import numpy as np
 from llama import LlamaConfig, Model, Piece, Runner, load_weights
+from machine import state
 from tabulate import tabulate
 
 PROMPT, DECODED, PREFILL = 64, 32, 512
@@ -84,6 +85,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=ROOT / "tests" / "data" / "models" / "tiny-go", metavar="DIR")
     parser.add_argument("--rounds", type=int, default=9)
     args = parser.parse_args()
+    before = state()
     config = LlamaConfig.from_dir(args.model)
     weights = load_weights(args.model, config)
     rng = np.random.default_rng(0)
@@ -129,7 +131,7 @@ def main() -> None:
     head = ["tokens/s", "replay", "eager", "replay/eager", *(["transformers", "ours/theirs", "target"] * (not missing))]
     print(f"{args.model.name}: medians of {args.rounds} rounds, {machine}")
     print(tabulate(rows, headers=head, floatfmt=",.0f"))
-    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; above that, other work is in the numbers")
+    print(before)
     if missing:
         print(missing)
 

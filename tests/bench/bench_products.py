@@ -22,6 +22,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[2] / "bindings" / "python")
 
 import adcg
 import numpy as np
+from machine import state
 from tabulate import tabulate
 
 ROWS = (1, 8, 64, 512)
@@ -74,6 +75,7 @@ def as_dtype(array: Any, dtype: str) -> Any:
 
 
 def main() -> None:
+    before = state()
     rng = np.random.default_rng(0)
     rows: list[list[Any]] = []
     missing = ""
@@ -106,7 +108,7 @@ def main() -> None:
     head = ["types", "M", "N", "K", "ours us", "GFLOP/s"]
     head += [] if missing else ["torch us", "GFLOP/s", "ours/torch", f"target {TARGET:g}"]
     print(tabulate(rows, headers=head, floatfmt=",.1f", disable_numparse=False if missing else [8]))
-    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; above that, other work is in the numbers")
+    print(before)
     if missing:
         print(missing)
 

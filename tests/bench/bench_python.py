@@ -20,6 +20,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[2] / "bindings" / "python")
 import adcg
 import numpy as np
 from adcg.cli import bare_replay
+from machine import state
 from tabulate import tabulate
 
 ROUNDS, SECONDS = 9, 0.02
@@ -55,6 +56,7 @@ def graph(engine: adcg.Engine, ops: int, inputs: int, python_op: bool = False) -
 
 
 def main() -> None:
+    before = state()
     rows = []
     batch = adcg.Batch(decode_seqs=1)
     with adcg.Engine("host") as engine:
@@ -86,6 +88,7 @@ def main() -> None:
     print("replay from Python, us a step (medians)")
     head = ["tape", "inputs", "bare ctypes", "same arrays", "Python adds", "outputs left out", "new arrays each step"]
     print(tabulate(rows, headers=head, floatfmt=".2f"))
+    print(before)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 /* Compiled by test_cabi.py as C11 and as C++17, with HOST_FIRST (the host's DLPack before adcg.h), HOST_LAST or neither, and with
  * HEADER set to one public header: it is self-contained, may be included twice, and the layout is DLPack's and the library's. */
+#ifndef HEADER
+#define HEADER "adcg/adcg.h"
+#endif
 #ifdef HOST_FIRST
 #include "dlpack_host.h"
 #endif

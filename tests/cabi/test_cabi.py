@@ -54,7 +54,7 @@ def test_table_is_complete(program: str, programs: dict[str, Path]) -> None:
     assert functions - helpers == set(cases_of(program))
 
 
-# ---- The programs of the documentation, through pkg-config and CMake -------------------------------------------------
+# ---- The programs of the documentation, through pkg-config and CMake ---------------------------------------------
 
 
 def run(program: Path) -> None:
@@ -147,7 +147,7 @@ def test_api_page_is_the_program() -> None:
         assert any(line == wanted for line in lines), f"not in program.c, or out of order: {wanted}"
 
 
-# ---- Headers ----------------------------------------------------------------------------------------------------------
+# ---- Headers -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("order", ["", "-DHOST_FIRST", "-DHOST_LAST"])
@@ -163,15 +163,16 @@ def test_headers(language: str, order: str, tmp_path: Path) -> None:
         )
 
 
-# ---- Python as a host --------------------------------------------------------------------------------------------------
+# ---- Python as a host --------------------------------------------------------------------------------------------
 
 
 def test_loads_in_python() -> None:
     """`python3 -c` with nothing but ctypes: late, by a process that already runs."""
+    library = f"{prefix()}/lib/libadcg.so.0"
     code = (
-        "import ctypes, threading; l = ctypes.CDLL(%r); e = ctypes.c_void_p();"
+        f"import ctypes, threading; l = ctypes.CDLL({library!r}); e = ctypes.c_void_p();"
         "assert l.adcg_engine_create(b'host', None, ctypes.byref(e)) == 0 and e.value;"
         "t = threading.Thread(target=lambda: l.adcg_engine_destroy(e)); t.start(); t.join();"
-        "print(l.adcg_version())" % f"{prefix()}/lib/libadcg.so.0"
+        "print(l.adcg_version())"
     )
     assert check_output([sys.executable, "-c", code]).strip() == "100"

@@ -223,7 +223,7 @@ class OpCall(Sized):
 
 OpInferFn = CFUNCTYPE(c_int32, POINTER(InferCall), c_void_p)
 OpWorkspaceFn = CFUNCTYPE(c_int32, POINTER(OpCall), POINTER(c_size_t), c_void_p)
-OpLaunchFn = CFUNCTYPE(c_int32, POINTER(OpCall), c_void_p)
+OpLaunchFn = CFUNCTYPE(c_int32, c_void_p, c_void_p)  # the call as its bare address: the cheapest way in
 
 
 class OpSchema(Sized):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from ctypes import c_int32, string_at
 from typing import Any
 
 from . import _ffi, attrs, errors, tensors
@@ -52,20 +54,25 @@ _UINT8 = tensors.numpy_dtype("uint8")
 _BATCH_SIZE = ctypes.sizeof(Batch)
 
 
-def _open(raw: Any, mutates: int) -> OpCall:
+# adcg_op_call up to workspace_bytes, as it lies in memory; tests/python/test_ffi.py holds the layout.
+_unpack_call = struct.Struct("=Qiiiiqq6Q").unpack
+_PHASE = _ffi.OpCall.phase.offset
+_CALL_BYTES = _ffi.OpCall.workspace_bytes.offset + _ffi.OpCall.workspace_bytes.size
+
+
+def _open(address: int, mutates: int) -> OpCall:
+    fields = _unpack_call(string_at(address, _CALL_BYTES))
+    _, phase, num_inputs, num_outputs, num_attrs, tokens, seqs = fields[:7]
+    batch, inputs, outputs, attributes, workspace, workspace_bytes = fields[7:]
     call = OpCall()
-    call.phase = _ffi.PHASES.get(raw.phase, "replay")
-    call.tokens = raw.tokens
-    call.seqs = raw.seqs
-    call.batch = batch = Batch.__new__(Batch)  # __init__ would fill in what is copied anyway
-    ctypes.memmove(ctypes.byref(batch), raw.batch, _BATCH_SIZE)
-    inputs, outputs = raw.inputs, raw.outputs
-    call.inputs = [tensors.view_of(inputs[i], bool(mutates >> i & 1)) for i in range(raw.num_inputs)]
-    call.outputs = [tensors.view_of(outputs[i], True) for i in range(raw.num_outputs)]
-    count = raw.num_attrs
-    call.attrs = attrs.values_of(raw.attrs, count) if count else {}
-    workspace = raw.workspace
-    call.workspace = tensors.view(workspace, (raw.workspace_bytes,), _UINT8, True) if workspace else _NO_WORKSPACE
+    call.phase = _ffi.PHASES.get(phase, "replay")
+    call.tokens = tokens
+    call.seqs = seqs
+    call.batch = Batch.from_buffer_copy(string_at(batch, _BATCH_SIZE))
+    call.inputs = tensors.views_of(inputs, num_inputs, mutates)
+    call.outputs = tensors.views_of(outputs, num_outputs, -1)
+    call.attrs = attrs.values_of((_ffi.Attr * num_attrs).from_address(attributes), num_attrs) if num_attrs else {}
+    call.workspace = tensors.view(workspace, (workspace_bytes,), _UINT8, True) if workspace else _NO_WORKSPACE
     return call
 
 
@@ -115,15 +122,14 @@ def _discover(raw: Any, shapes: ShapesFn | None) -> None:
 
 
 def _launch_callback(function: LaunchFn, shapes: ShapesFn | None, mutates: int) -> Any:
-    def launch(raw_call: Any, user_data: int | None) -> int:
-        raw = raw_call.contents
+    def launch(address: int, user_data: int | None) -> int:
         try:
-            if raw.phase == _ffi.PHASE_DISCOVER:
-                _discover(raw, shapes)
+            if c_int32.from_address(address + _PHASE).value == _ffi.PHASE_DISCOVER:
+                _discover(_ffi.OpCall.from_address(address), shapes)
             else:
-                function(_open(raw, mutates))
+                function(_open(address, mutates))
         except BaseException as exception:
-            return _failed(exception, raw.set_error)
+            return _failed(exception, _ffi.OpCall.from_address(address).set_error)
         return errors.OK
 
     return _ffi.OpLaunchFn(launch)

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import ctypes
 import math
+import struct
 import weakref
-from ctypes import PYFUNCTYPE, c_char_p, c_int, c_int64, c_ssize_t, c_void_p, py_object
+from ctypes import PYFUNCTYPE, c_char_p, c_int, c_int64, c_ssize_t, c_void_p, py_object, string_at
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -264,17 +265,38 @@ def view(address: int, shape: tuple[int, ...], dtype: np.dtype[Any], writable: b
     return array
 
 
-_numpy_dtypes: dict[tuple[int, int], np.dtype[Any]] = {}
+# A DLTensor as it lies in memory: data, device (type, id), ndim, code, bits, lanes, shape, strides, byte_offset.
+_unpack_tensor = struct.Struct("=QiiiBBHQQQ").unpack
+_TENSOR_BYTES = ctypes.sizeof(_ffi.DLTensor)
+_views: dict[tuple[int, bytes, int, int, bool], Array] = {}
+_VIEWS = 512
 
 
-def view_of(tensor: _ffi.DLTensor, writable: bool) -> Array:
-    """A numpy view of a compact DLTensor in host memory."""
-    element = tensor.dtype
-    key = (element.code, element.bits)
-    dtype = _numpy_dtypes.get(key)
-    if dtype is None:
-        names = [name for name, (_, code, bits) in _ffi.DTYPES.items() if (code, bits) == key]
-        if not names:
-            raise AdcgError(errors.ERR_DTYPE, f"adcg: DLPack type with code {key[0]} and {key[1]} bits")
-        dtype = _numpy_dtypes[key] = numpy_dtype(names[0])
-    return view((tensor.data or 0) + tensor.byte_offset, tuple(tensor.shape[: tensor.ndim]), dtype, writable)
+def views_of(address: int, count: int, writable: int) -> list[Array]:
+    """Numpy views of ``count`` compact DLTensors in host memory that lie at ``address``; bit i of ``writable`` says
+    whether number i may be written.
+
+    This is what a launch of a Python op costs, so it reads the structures as bytes, and keeps views by address and
+    shape: an exec's arena does not move, so the next step asks for the same ones. What it returns are views of those,
+    so that whatever an op does to its array objects stays with it.
+    """
+    found = []
+    for i in range(count):
+        raw = string_at(address + i * _TENSOR_BYTES, _TENSOR_BYTES)
+        data, _, _, ndim, code, bits, _, shape, _, offset = _unpack_tensor(raw)
+        key = (data + offset, string_at(shape, 8 * ndim), code, bits, bool(writable >> i & 1))
+        known = _views.get(key)
+        if known is None:
+            if len(_views) >= _VIEWS:
+                _views.clear()
+            extents = tuple((c_int64 * ndim).from_address(shape))
+            known = _views[key] = view(data + offset, extents, _dtype_of(code, bits), key[4])
+        found.append(known.view())
+    return found
+
+
+def _dtype_of(code: int, bits: int) -> np.dtype[Any]:
+    for name, (_, known_code, known_bits) in _ffi.DTYPES.items():
+        if (code, bits) == (known_code, known_bits):
+            return numpy_dtype(name)
+    raise AdcgError(errors.ERR_DTYPE, f"adcg: DLPack type with code {code} and {bits} bits")
