@@ -171,7 +171,7 @@ func TestPackLarge(t *testing.T) {
 		took := time.Since(begin)
 		requireValid(t, items, p)
 		t.Logf("%s: %v, height over bound %.4f", name, took, float64(p.Height)/float64(p.Bound))
-		assert.Less(t, took, 5*time.Second, "far from what it takes: no cubic surprise")
+		assert.Less(t, took, time.Minute, "far from what it takes, under the race detector too: no cubic surprise")
 	}
 }
 

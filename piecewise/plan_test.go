@@ -396,7 +396,7 @@ func TestPlanTime(t *testing.T) {
 	took := time.Since(begin)
 	require.NoError(t, err)
 	t.Logf("%d values, %d nodes, %d buckets: %v", len(b.g.Values), len(b.g.Nodes), len(p.Buckets), took)
-	assert.Less(t, took, 5*time.Second)
+	assert.Less(t, took, time.Minute, "far from what it takes, under the race detector too")
 }
 
 func BenchmarkPlan(b *testing.B) {

@@ -29,7 +29,7 @@ for f in include/adcg/*.h; do
 done
 
 # C in Go packages: cgo writes the header through which C calls Go.
-generated=build/lint
+generated=build/.lint # a name that Go tools pass over
 for package in capi engine/tape kernels/host; do
   ls "$package"/*.c >/dev/null 2>&1 || continue
   mkdir -p "$generated/$package"
