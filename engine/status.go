@@ -68,7 +68,7 @@ func tapeError(status int32) error {
 var kinds = map[piecewise.ErrorKind]Status{
 	piecewise.ErrGraph: ErrGraph, piecewise.ErrShape: ErrShape, piecewise.ErrDType: ErrDType, piecewise.ErrAttribute: ErrAttribute,
 	piecewise.ErrState: ErrState, piecewise.ErrBatch: ErrBatch, piecewise.ErrArgument: ErrArgument, piecewise.ErrNotFound: ErrNotFound,
-	piecewise.ErrInternal: ErrInternal,
+	piecewise.ErrInternal: ErrInternal, piecewise.ErrOp: ErrOp,
 }
 
 // StatusOf maps any error to its status: the one place where that is decided.
@@ -86,7 +86,9 @@ func StatusOf(err error) Status {
 	case errors.As(err, &callback):
 		return ErrOp
 	case errors.As(err, &graph):
-		return kinds[graph.Kind]
+		if status, known := kinds[graph.Kind]; known {
+			return status
+		}
 	}
 	return ErrInternal
 }

@@ -87,7 +87,7 @@ func (c *checker) checkPartitions() error {
 		for i := part.First; i < part.End; i++ {
 			n := &g.Nodes[i]
 			if n.Kind != Static && n.Capture != CaptureAlways {
-				return Errorf(ErrInternal, "plan: partition %d: op '%s' in a %s, its capture support is %s", k, n.Name, part.Kind, n.Capture)
+				return Errorf(ErrInternal, "plan: partition %d: op `%s` in a %s, its capture support is %s", k, n.Name, part.Kind, n.Capture)
 			}
 			idle := n.Schema.Mutates == 0
 			for out := range n.Outputs {
@@ -97,12 +97,12 @@ func (c *checker) checkPartitions() error {
 				continue
 			}
 			if part.Kind == Views {
-				return Errorf(ErrInternal, "plan: partition %d: op '%s' among views alone", k, n.Name)
+				return Errorf(ErrInternal, "plan: partition %d: op `%s` among views alone", k, n.Name)
 			}
 			for _, v := range slices.Concat(n.Inputs, n.Outputs) {
 				t := g.Values[v].Type
 				if part.Kind == TokenSegment && t.Bytes(1, 1) != t.Bytes(1, 2) || part.Kind == SeqSegment && t.Bytes(1, 1) != t.Bytes(2, 1) {
-					return Errorf(ErrInternal, "plan: partition %d: op '%s' in a %s has `%s`, %s", k, n.Name, part.Kind, g.Values[v].Name, t)
+					return Errorf(ErrInternal, "plan: partition %d: op `%s` in a %s has `%s`, %s", k, n.Name, part.Kind, g.Values[v].Name, t)
 				}
 			}
 		}
@@ -359,7 +359,7 @@ func (c *checker) placeWorkspaces() error {
 			}
 		}
 		if bytes < least {
-			return Errorf(ErrInternal, "plan: op '%s': %d bytes of workspace, needs %d", n.Name, bytes, least)
+			return Errorf(ErrInternal, "plan: op `%s`: %d bytes of workspace, needs %d", n.Name, bytes, least)
 		}
 		if bytes > 0 {
 			if err := c.add("workspace of "+n.Name, i+1, i+1, c.p.WorkspaceOffset[i], bytes); err != nil {
@@ -419,7 +419,7 @@ func (c *checker) checkBlocks() error {
 	}
 	for i, n := range g.Nodes {
 		if p.WorkspaceBytes[i] > 0 {
-			if err := match("workspace of '"+n.Name+"'", named[key{BlockWorkspace, n.Name}], p.WorkspaceOffset[i], p.WorkspaceBytes[i], i+1, i+1); err != nil {
+			if err := match("workspace of `"+n.Name+"`", named[key{BlockWorkspace, n.Name}], p.WorkspaceOffset[i], p.WorkspaceBytes[i], i+1, i+1); err != nil {
 				return err
 			}
 		}

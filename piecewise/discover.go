@@ -52,13 +52,13 @@ func (p *probe) ask(n *Node, inputs []Type) error {
 		return opError(n, err)
 	}
 	if len(answer) != n.Schema.NumOutputs {
-		return Errorf(ErrOp, "op '%s': discovery gave %d outputs, the op has %d", n.Name, len(answer), n.Schema.NumOutputs)
+		return Errorf(ErrOp, "op `%s`: discovery gave %d outputs, the op has %d", n.Name, len(answer), n.Schema.NumOutputs)
 	}
 	p.shapes = make([]Shape, len(answer))
 	for k, s := range answer {
 		for i, d := range s.Dims {
 			if d < 0 || d > maxBytes {
-				return Errorf(ErrShape, "op '%s': output %d: dim %d is %d at %d tokens and %d sequences", n.Name, k, i, d, p.tokens, p.seqs)
+				return Errorf(ErrShape, "op `%s`: output %d: dim %d is %d at %d tokens and %d sequences", n.Name, k, i, d, p.tokens, p.seqs)
 			}
 		}
 		p.shapes[k] = Shape{DType: s.DType, Dims: append([]int64(nil), s.Dims...)}
@@ -73,7 +73,7 @@ func fit(n *Node, k int, probes []probe) (Type, error) {
 	for _, p := range probes[1:] {
 		s := p.shapes[k]
 		if s.DType != first.DType || len(s.Dims) != len(first.Dims) {
-			return Type{}, Errorf(ErrShape, "op '%s': output %d: %s with %d dims at %d tokens and %d sequences, %s with %d dims at %d and %d",
+			return Type{}, Errorf(ErrShape, "op `%s`: output %d: %s with %d dims at %d tokens and %d sequences, %s with %d dims at %d and %d",
 				n.Name, k, first.DType, len(first.Dims), base.tokens, base.seqs, s.DType, len(s.Dims), p.tokens, p.seqs)
 		}
 	}
@@ -85,7 +85,7 @@ func fit(n *Node, k int, probes []probe) (Type, error) {
 		d.Constant = extent - d.Tokens*base.tokens - d.Seqs*base.seqs
 		for _, p := range probes { // a slope that is no whole number misses the very points that it was taken from
 			if got := p.shapes[k].Dims[i]; got != d.At(p.tokens, p.seqs) {
-				return Type{}, Errorf(ErrShape, "op '%s': output %d: dim %d is not a*tokens + b*seqs + c: %d at %d tokens and %d sequences, %d at %d and %d",
+				return Type{}, Errorf(ErrShape, "op `%s`: output %d: dim %d is not a*tokens + b*seqs + c: %d at %d tokens and %d sequences, %d at %d and %d",
 					n.Name, k, i, extent, base.tokens, base.seqs, got, p.tokens, p.seqs)
 			}
 		}

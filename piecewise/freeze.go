@@ -42,7 +42,7 @@ func (g *Graph) checkMutation() error {
 		}
 		for k, v := range n.Inputs {
 			if n.Schema.Mutates>>k&1 != 0 {
-				return Errorf(ErrGraph, "op '%s' is static and writes state `%s`: only dynamic ops may write", n.Name, g.Values[v].Name)
+				return Errorf(ErrGraph, "op `%s` is static and writes state `%s`: only dynamic ops may write", n.Name, g.Values[v].Name)
 			}
 		}
 	}
@@ -72,7 +72,7 @@ func (g *Graph) checkUse() error {
 			any = any || used[v]
 		}
 		if !any {
-			return Errorf(ErrGraph, "value `%s` of op '%s' is never used", g.Values[n.Outputs[0]].Name, n.Name)
+			return Errorf(ErrGraph, "value `%s` of op `%s` is never used", g.Values[n.Outputs[0]].Name, n.Name)
 		}
 	}
 	return nil

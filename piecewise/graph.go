@@ -224,16 +224,16 @@ func (g *Graph) checkOperands(n *Node) error {
 		if least != s.NumInputs {
 			wants = fmt.Sprintf("%d to %d", least, s.NumInputs)
 		}
-		return Errorf(ErrGraph, "op '%s': %d inputs, takes %s", n.Name, len(n.Inputs), wants)
+		return Errorf(ErrGraph, "op `%s`: %d inputs, takes %s", n.Name, len(n.Inputs), wants)
 	}
 	for i, v := range n.Inputs {
 		if !g.has(v) {
-			return Errorf(ErrGraph, "op '%s': input %d: value %d: the graph has values 0 to %d", n.Name, i, v, len(g.Values)-1)
+			return Errorf(ErrGraph, "op `%s`: input %d: value %d: the graph has values 0 to %d", n.Name, i, v, len(g.Values)-1)
 		}
 	}
 	for _, a := range s.Aliases {
 		if a.Kind == AliasView && a.Input >= len(n.Inputs) {
-			return Errorf(ErrGraph, "op '%s': output %d is a view of input %d, which was left out", n.Name, a.Output, a.Input)
+			return Errorf(ErrGraph, "op `%s`: output %d is a view of input %d, which was left out", n.Name, a.Output, a.Input)
 		}
 	}
 	for i, v := range n.Inputs {
@@ -241,11 +241,11 @@ func (g *Graph) checkOperands(n *Node) error {
 			continue
 		}
 		if info := g.Values[v]; info.Role != RoleState {
-			return Errorf(ErrGraph, "op '%s' writes input %d (`%s`), which is %s: only states may be written", n.Name, i, info.Name, info.Role.article())
+			return Errorf(ErrGraph, "op `%s` writes input %d (`%s`), which is %s: only states may be written", n.Name, i, info.Name, info.Role.article())
 		}
 		for j, w := range n.Inputs {
 			if j != i && g.root(w) == v {
-				return Errorf(ErrGraph, "op '%s' writes input %d (`%s`), which is input %d as well", n.Name, i, g.Values[v].Name, j)
+				return Errorf(ErrGraph, "op `%s` writes input %d (`%s`), which is input %d as well", n.Name, i, g.Values[v].Name, j)
 			}
 		}
 	}

@@ -111,48 +111,48 @@ func TestAddOp(t *testing.T) {
 		assert.Len(t, b.g.Values, values)
 	}
 	f := static("f", 2, f32(tokens))
-	fails(f, []Value{x}, ErrGraph, "op 'f#0': 1 inputs, takes 2")
+	fails(f, []Value{x}, ErrGraph, "op `f#0`: 1 inputs, takes 2")
 	f.NumOptionalInputs = 1
-	fails(f, nil, ErrGraph, "op 'f#0': 0 inputs, takes 1 to 2")
-	fails(f, []Value{x, w, w}, ErrGraph, "op 'f#0': 3 inputs, takes 1 to 2")
-	fails(f, []Value{x, 3}, ErrGraph, "op 'f#0': input 1: value 3: the graph has values 0 to 2")
-	fails(f, []Value{-1}, ErrGraph, "op 'f#0': input 0: value -1: the graph has values 0 to 2")
+	fails(f, nil, ErrGraph, "op `f#0`: 0 inputs, takes 1 to 2")
+	fails(f, []Value{x, w, w}, ErrGraph, "op `f#0`: 3 inputs, takes 1 to 2")
+	fails(f, []Value{x, 3}, ErrGraph, "op `f#0`: input 1: value 3: the graph has values 0 to 2")
+	fails(f, []Value{-1}, ErrGraph, "op `f#0`: input 0: value -1: the graph has values 0 to 2")
 	b.op(f, x)
 	b.op(f, x, w)
 
 	write := dynamic("write", 3, CaptureNever, f32(tokens))
 	write.Mutates = 1 << 2
-	fails(write, []Value{x, x, w}, ErrGraph, "op 'write#2' writes input 2 (`w`), which is a weight: only states may be written")
-	fails(write, []Value{x, x, x}, ErrGraph, "op 'write#2' writes input 2 (`x`), which is an input: only states may be written")
-	fails(write, []Value{x, s, s}, ErrGraph, "op 'write#2' writes input 2 (`s`), which is input 1 as well")
+	fails(write, []Value{x, x, w}, ErrGraph, "op `write#2` writes input 2 (`w`), which is a weight: only states may be written")
+	fails(write, []Value{x, x, x}, ErrGraph, "op `write#2` writes input 2 (`x`), which is an input: only states may be written")
+	fails(write, []Value{x, s, s}, ErrGraph, "op `write#2` writes input 2 (`s`), which is input 1 as well")
 	seen := b.op(aliased(static("reshape", 1, f32(constant(2), 4)), view(0, 0)), s)
-	fails(write, []Value{x, seen, s}, ErrGraph, "op 'write#3' writes input 2 (`s`), which is input 1 as well")
-	fails(write, []Value{x, x, seen}, ErrGraph, "op 'write#3' writes input 2 (`reshape#2`), which is an activation: only states may be written")
+	fails(write, []Value{x, seen, s}, ErrGraph, "op `write#3` writes input 2 (`s`), which is input 1 as well")
+	fails(write, []Value{x, x, seen}, ErrGraph, "op `write#3` writes input 2 (`reshape#2`), which is an activation: only states may be written")
 	write.Mutates = 1<<1 | 1<<2
-	fails(write, []Value{x, s, s}, ErrGraph, "op 'write#3' writes input 1 (`s`), which is input 2 as well")
+	fails(write, []Value{x, s, s}, ErrGraph, "op `write#3` writes input 1 (`s`), which is input 2 as well")
 	b.op(write, x, s, b.state("s2", f32(constant(8))))
 
 	late := aliased(static("late", 2, f32(tokens)), view(0, 1))
 	late.NumOptionalInputs = 1
-	fails(late, []Value{x}, ErrGraph, "op 'late#4': output 0 is a view of input 1, which was left out")
+	fails(late, []Value{x}, ErrGraph, "op `late#4`: output 0 is a view of input 1, which was left out")
 	fails(aliased(static("grow", 1, f32(tokens, 9)), view(0, 0)), []Value{x}, ErrShape,
-		"op 'grow#4': output 0, float32[tokens, 9], is a view of `x`, float32[tokens, 8], which is smaller")
+		"op `grow#4`: output 0, float32[tokens, 9], is a view of `x`, float32[tokens, 8], which is smaller")
 	fails(aliased(static("cross", 1, f32(seqs, 8)), view(0, 0)), []Value{x}, ErrShape,
-		"op 'cross#4': output 0, float32[seqs, 8], is a view of `x`, float32[tokens, 8], which is smaller")
-	fails(static("bad", 1, f32(tokens, 0)), []Value{x}, ErrShape, "op 'bad#4': output 0: dim 1 is 0, must be at least 1")
+		"op `cross#4`: output 0, float32[seqs, 8], is a view of `x`, float32[tokens, 8], which is smaller")
+	fails(static("bad", 1, f32(tokens, 0)), []Value{x}, ErrShape, "op `bad#4`: output 0: dim 1 is 0, must be at least 1")
 	few := static("few", 1, f32(tokens))
 	few.NumOutputs = 2
-	fails(few, []Value{x}, ErrOp, "op 'few#4': infer gave 1 outputs, the op has 2")
+	fails(few, []Value{x}, ErrOp, "op `few#4`: infer gave 1 outputs, the op has 2")
 	fails(nil, nil, ErrArgument, "schema: nil")
 
 	refuse := static("refuse", 1, Type{})
 	refuse.Infer = func([]Type, []Attr) ([]Type, error) { return nil, Errorf(ErrDType, "x: int32, must be float32") }
-	fails(refuse, []Value{x}, ErrDType, "op 'refuse#4': x: int32, must be float32")
+	fails(refuse, []Value{x}, ErrDType, "op `refuse#4`: x: int32, must be float32")
 	theirs := errors.New("no such thing")
 	refuse.Infer = func([]Type, []Attr) ([]Type, error) { return nil, theirs }
 	_, err := b.g.AddOp(refuse, []Value{x}, nil)
 	require.ErrorIs(t, err, theirs)
-	require.EqualError(t, err, "op 'refuse#4': no such thing")
+	require.EqualError(t, err, "op `refuse#4`: no such thing")
 }
 
 func TestAttributes(t *testing.T) {
@@ -171,13 +171,13 @@ func TestAttributes(t *testing.T) {
 		attrs   []Attr
 		message string
 	}{
-		{nil, "op 'f#0': attribute 'heads': missing"},
-		{[]Attr{heads, {Name: "head", Type: AttrInt}}, "op 'f#0': attribute 'head': unknown"},
-		{[]Attr{heads, heads}, "op 'f#0': attribute 'heads': given twice"},
-		{[]Attr{{Name: "heads", Type: AttrFloat, Float: 4}}, "op 'f#0': attribute 'heads': type float, must be int"},
-		{[]Attr{heads, {Name: "flag", Type: AttrInt, Int: 1}}, "op 'f#0': attribute 'flag': type int, must be bool"},
-		{[]Attr{heads, {Name: "flag", Type: AttrBool, Int: 2}}, "op 'f#0': attribute 'flag': 2, must be 0 or 1"},
-		{[]Attr{heads, {Name: "dims", Type: AttrInt, Int: 2}}, "op 'f#0': attribute 'dims': type int, must be ints"},
+		{nil, "op `f#0`: attribute `heads`: missing"},
+		{[]Attr{heads, {Name: "head", Type: AttrInt}}, "op `f#0`: attribute `head`: unknown"},
+		{[]Attr{heads, heads}, "op `f#0`: attribute `heads`: given twice"},
+		{[]Attr{{Name: "heads", Type: AttrFloat, Float: 4}}, "op `f#0`: attribute `heads`: type float, must be int"},
+		{[]Attr{heads, {Name: "flag", Type: AttrInt, Int: 1}}, "op `f#0`: attribute `flag`: type int, must be bool"},
+		{[]Attr{heads, {Name: "flag", Type: AttrBool, Int: 2}}, "op `f#0`: attribute `flag`: 2, must be 0 or 1"},
+		{[]Attr{heads, {Name: "dims", Type: AttrInt, Int: 2}}, "op `f#0`: attribute `dims`: type int, must be ints"},
 	} {
 		_, err := b.g.AddOp(s, []Value{x}, e.attrs)
 		requireKind(t, err, ErrAttribute, e.message)
@@ -195,28 +195,28 @@ func TestValidateSchema(t *testing.T) {
 	require.NoError(t, ValidateSchema(good()))
 	for message, change := range map[string]func(*OpSchema){
 		"op: the name is empty":                                           func(s *OpSchema) { s.Name = "" },
-		"op 'f': num_inputs: 65, must be 0 to 64":                         func(s *OpSchema) { s.NumInputs = 65 },
-		"op 'f': num_inputs: -1, must be 0 to 64":                         func(s *OpSchema) { s.NumInputs = -1 },
-		"op 'f': num_optional_inputs: 4, must be 0 to 3":                  func(s *OpSchema) { s.NumOptionalInputs = 4 },
-		"op 'f': num_outputs: -1, must be 0 to 64":                        func(s *OpSchema) { s.NumOutputs = -1 },
-		"op 'f': num_outputs: 0, and it writes no state: it does nothing": func(s *OpSchema) { s.NumOutputs = 0 },
-		"op 'f': mutates: bit 3, but it has 3 inputs":                     func(s *OpSchema) { s.Mutates = 1 << 3 },
-		"op 'f': flags: 0x20 are unknown":                                 func(s *OpSchema) { s.Flags = 1 << 5 },
-		"op 'f': neither infer nor discover":                              func(s *OpSchema) { s.Infer = nil },
-		"op 'f': both infer and discover": func(s *OpSchema) {
+		"op `f`: num_inputs: 65, must be 0 to 64":                         func(s *OpSchema) { s.NumInputs = 65 },
+		"op `f`: num_inputs: -1, must be 0 to 64":                         func(s *OpSchema) { s.NumInputs = -1 },
+		"op `f`: num_optional_inputs: 4, must be 0 to 3":                  func(s *OpSchema) { s.NumOptionalInputs = 4 },
+		"op `f`: num_outputs: -1, must be 0 to 64":                        func(s *OpSchema) { s.NumOutputs = -1 },
+		"op `f`: num_outputs: 0, and it writes no state: it does nothing": func(s *OpSchema) { s.NumOutputs = 0 },
+		"op `f`: mutates: bit 3, but it has 3 inputs":                     func(s *OpSchema) { s.Mutates = 1 << 3 },
+		"op `f`: flags: 0x20 are unknown":                                 func(s *OpSchema) { s.Flags = 1 << 5 },
+		"op `f`: neither infer nor discover":                              func(s *OpSchema) { s.Infer = nil },
+		"op `f`: both infer and discover": func(s *OpSchema) {
 			s.Discover = func([]Shape, []Attr, int64, int64) ([]Shape, error) { return nil, nil }
 		},
-		"op 'f': aliases[0]: output 1, but it has 1":                                        func(s *OpSchema) { aliased(s, view(1, 0)) },
-		"op 'f': aliases[0]: input 3, but it has 3":                                         func(s *OpSchema) { aliased(s, view(0, 3)) },
-		"op 'f': aliases[0]: kind 3, must be 1 or 2":                                        func(s *OpSchema) { aliased(s, Alias{0, 0, 3}) },
-		"op 'f': aliases[1]: output 0 is both a view and in place":                          func(s *OpSchema) { aliased(s, view(0, 0), inPlace(0, 0)) },
-		"op 'f': aliases[1]: output 0 is a view of two inputs":                              func(s *OpSchema) { aliased(s, view(0, 0), view(0, 1)) },
-		"op 'f': aliases[2]: output 0 and input 1 are given twice":                          func(s *OpSchema) { aliased(s, inPlace(0, 1), inPlace(0, 0), inPlace(0, 1)) },
-		"op 'f': aliases[0]: output 0 in place of input 2, which is a state that it writes": func(s *OpSchema) { s.Mutates = 4; aliased(s, inPlace(0, 2)) },
-		"op 'f': attrs[0]: the name is empty":                                               func(s *OpSchema) { s.Attrs = []AttrSpec{{}} },
-		"op 'f': attribute 'a': type 6, must be 1 to 5":                                     func(s *OpSchema) { s.Attrs = []AttrSpec{{Default: Attr{Name: "a", Type: 6}}} },
-		"op 'f': attribute 'a': twice":                                                      func(s *OpSchema) { a := AttrSpec{Default: Attr{Name: "a", Type: AttrInt}}; s.Attrs = []AttrSpec{a, a} },
-		"op 'f': attribute 'a': default 2, must be 0 or 1":                                  func(s *OpSchema) { s.Attrs = []AttrSpec{{Default: Attr{Name: "a", Type: AttrBool, Int: 2}}} },
+		"op `f`: aliases[0]: output 1, but it has 1":                                        func(s *OpSchema) { aliased(s, view(1, 0)) },
+		"op `f`: aliases[0]: input 3, but it has 3":                                         func(s *OpSchema) { aliased(s, view(0, 3)) },
+		"op `f`: aliases[0]: kind 3, must be 1 or 2":                                        func(s *OpSchema) { aliased(s, Alias{0, 0, 3}) },
+		"op `f`: aliases[1]: output 0 is both a view and in place":                          func(s *OpSchema) { aliased(s, view(0, 0), inPlace(0, 0)) },
+		"op `f`: aliases[1]: output 0 is a view of two inputs":                              func(s *OpSchema) { aliased(s, view(0, 0), view(0, 1)) },
+		"op `f`: aliases[2]: output 0 and input 1 are given twice":                          func(s *OpSchema) { aliased(s, inPlace(0, 1), inPlace(0, 0), inPlace(0, 1)) },
+		"op `f`: aliases[0]: output 0 in place of input 2, which is a state that it writes": func(s *OpSchema) { s.Mutates = 4; aliased(s, inPlace(0, 2)) },
+		"op `f`: attrs[0]: the name is empty":                                               func(s *OpSchema) { s.Attrs = []AttrSpec{{}} },
+		"op `f`: attribute `a`: type 6, must be 1 to 5":                                     func(s *OpSchema) { s.Attrs = []AttrSpec{{Default: Attr{Name: "a", Type: 6}}} },
+		"op `f`: attribute `a`: twice":                                                      func(s *OpSchema) { a := AttrSpec{Default: Attr{Name: "a", Type: AttrInt}}; s.Attrs = []AttrSpec{a, a} },
+		"op `f`: attribute `a`: default 2, must be 0 or 1":                                  func(s *OpSchema) { s.Attrs = []AttrSpec{{Default: Attr{Name: "a", Type: AttrBool, Int: 2}}} },
 	} {
 		s := good()
 		change(s)
@@ -224,10 +224,10 @@ func TestValidateSchema(t *testing.T) {
 	}
 	s := good()
 	s.Kind = 0
-	requireKind(t, ValidateSchema(s), ErrArgument, "op 'f': kind: 0, must be 1 to 3")
+	requireKind(t, ValidateSchema(s), ErrArgument, "op `f`: kind: 0, must be 1 to 3")
 	s = good()
 	s.Capture = 4
-	requireKind(t, ValidateSchema(s), ErrArgument, "op 'f': capture: 4, must be 0 to 3")
+	requireKind(t, ValidateSchema(s), ErrArgument, "op `f`: capture: 4, must be 0 to 3")
 }
 
 func TestFreeze(t *testing.T) {
@@ -242,7 +242,7 @@ func TestFreeze(t *testing.T) {
 	}
 	id := func() *OpSchema { return static("f", 1, f32(tokens)) }
 	fails(ErrGraph, "graph: it has no outputs", func(b *build) { b.op(id(), b.input("x", f32(tokens))) })
-	fails(ErrGraph, "value `f#1` of op 'f#1' is never used", func(b *build) {
+	fails(ErrGraph, "value `f#1` of op `f#1` is never used", func(b *build) {
 		x := b.input("x", f32(tokens))
 		b.output("y", b.op(id(), x))
 		b.op(id(), x)
@@ -256,7 +256,7 @@ func TestFreeze(t *testing.T) {
 			b.output("y", b.op(id(), b.input("x", f32(tokens))))
 		})
 	}
-	fails(ErrGraph, "op 'w#0' is static and writes state `s`: only dynamic ops may write", func(b *build) {
+	fails(ErrGraph, "op `w#0` is static and writes state `s`: only dynamic ops may write", func(b *build) {
 		w := static("w", 2, f32(tokens))
 		w.Mutates = 2
 		b.output("y", b.op(w, b.input("x", f32(tokens)), b.state("s", f32(constant(1)))))

@@ -67,21 +67,21 @@ func inferTypes(values []ValueInfo, n *Node, l Limits) ([]Type, error) {
 			return nil, opError(n, err)
 		}
 		if len(types) != n.Schema.NumOutputs {
-			return nil, Errorf(ErrOp, "op '%s': infer gave %d outputs, the op has %d", n.Name, len(types), n.Schema.NumOutputs)
+			return nil, Errorf(ErrOp, "op `%s`: infer gave %d outputs, the op has %d", n.Name, len(types), n.Schema.NumOutputs)
 		}
 	} else if types, err = discover(n, inputs, l); err != nil {
 		return nil, err
 	}
 	out := make([]Type, len(types))
 	for k, t := range types {
-		if err := checkType(fmt.Sprintf("op '%s': output %d", n.Name, k), t, l); err != nil {
+		if err := checkType(fmt.Sprintf("op `%s`: output %d", n.Name, k), t, l); err != nil {
 			return nil, err
 		}
 		out[k] = t.clone()
 		if in := n.Schema.viewOf(k); in >= 0 {
 			root := values[n.Inputs[in]]
 			if !covers(byteFormula(root.Type), byteFormula(t)) {
-				return nil, Errorf(ErrShape, "op '%s': output %d, %s, is a view of `%s`, %s, which is smaller", n.Name, k, t, root.Name, root.Type)
+				return nil, Errorf(ErrShape, "op `%s`: output %d, %s, is a view of `%s`, %s, which is smaller", n.Name, k, t, root.Name, root.Type)
 			}
 		}
 	}
@@ -98,7 +98,7 @@ func covers(a, b Dim) bool {
 func opError(n *Node, err error) error {
 	var e *Error
 	if errors.As(err, &e) && error(e) == err {
-		return &Error{Kind: e.Kind, Message: fmt.Sprintf("op '%s': %s", n.Name, e.Message)}
+		return &Error{Kind: e.Kind, Message: fmt.Sprintf("op `%s`: %s", n.Name, e.Message)}
 	}
-	return fmt.Errorf("op '%s': %w", n.Name, err)
+	return fmt.Errorf("op `%s`: %w", n.Name, err)
 }

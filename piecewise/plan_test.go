@@ -345,12 +345,12 @@ func TestWorkspaceIsTheMostOfAllSizes(t *testing.T) {
 
 	s.Workspace = func([]Shape, []Shape, []Attr, int64, int64) (int64, error) { return -1, nil }
 	_, err := NewPlan(b.g, Options{})
-	requireKind(t, err, ErrOp, "op 'scan#0': workspace: -1 bytes at 512 tokens and 8 sequences")
+	requireKind(t, err, ErrOp, "op `scan#0`: workspace: -1 bytes at 512 tokens and 8 sequences")
 	s.Workspace = func([]Shape, []Shape, []Attr, int64, int64) (int64, error) {
 		return 0, Errorf(ErrAttribute, "chunk: 0")
 	}
 	_, err = NewPlan(b.g, Options{})
-	requireKind(t, err, ErrAttribute, "op 'scan#0': chunk: 0")
+	requireKind(t, err, ErrAttribute, "op `scan#0`: chunk: 0")
 }
 
 func TestPassThroughAlone(t *testing.T) {

@@ -155,7 +155,7 @@ func (p *Plan) report() *planReport {
 		r.Nodes = append(r.Nodes, nodeReport{n.Name, n.Schema.Name, n.Kind.String(), n.Capture.String(), names(n.Inputs), names(n.Outputs),
 			p.WorkspaceOffset[i], p.WorkspaceBytes[i]})
 		if n.Note != "" {
-			r.Notes = append(r.Notes, fmt.Sprintf("op '%s' is static and runs as a dynamic one: %s", n.Name, n.Note))
+			r.Notes = append(r.Notes, fmt.Sprintf("op `%s` is static and runs as a dynamic one: %s", n.Name, n.Note))
 		}
 	}
 	need := lastReads(g)

@@ -73,7 +73,7 @@ func TestNotes(t *testing.T) {
 	s := static("f", 1, f32(tokens))
 	s.Flags = FlagHostSync
 	b.output("y", b.op(s, b.input("x", f32(tokens))))
-	assert.Equal(t, []string{"op 'f#0' is static and runs as a dynamic one: host sync"}, b.plan(Options{}).report().Notes)
+	assert.Equal(t, []string{"op `f#0` is static and runs as a dynamic one: host sync"}, b.plan(Options{}).report().Notes)
 }
 
 type stop struct{}

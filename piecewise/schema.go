@@ -14,7 +14,7 @@ func ValidateSchema(s *OpSchema) error {
 		return Errorf(ErrArgument, "op: the name is empty")
 	}
 	fail := func(format string, args ...any) error {
-		return Errorf(ErrArgument, "op '%s': "+format, append([]any{s.Name}, args...)...)
+		return Errorf(ErrArgument, "op `%s`: "+format, append([]any{s.Name}, args...)...)
 	}
 	switch {
 	case s.Kind < Static || s.Kind > Metadata:
@@ -78,13 +78,13 @@ func validateAttrs(s *OpSchema, fail func(string, ...any) error) error {
 		case d.Name == "":
 			return fail("attrs[%d]: the name is empty", i)
 		case d.Type < AttrInt || d.Type > AttrInts:
-			return fail("attribute '%s': type %d, must be %d to %d", d.Name, d.Type, AttrInt, AttrInts)
+			return fail("attribute `%s`: type %d, must be %d to %d", d.Name, d.Type, AttrInt, AttrInts)
 		case d.Type == AttrBool && d.Int != 0 && d.Int != 1:
-			return fail("attribute '%s': default %d, must be 0 or 1", d.Name, d.Int)
+			return fail("attribute `%s`: default %d, must be 0 or 1", d.Name, d.Int)
 		}
 		for _, b := range s.Attrs[:i] {
 			if b.Default.Name == d.Name {
-				return fail("attribute '%s': twice", d.Name)
+				return fail("attribute `%s`: twice", d.Name)
 			}
 		}
 	}
@@ -104,7 +104,7 @@ func (s *OpSchema) viewOf(output int) int {
 // completeAttrs gives a node's attributes in the schema's order, complete with defaults. Nothing is shared with given.
 func completeAttrs(n *Node, given []Attr) ([]Attr, error) {
 	fail := func(name, format string, args ...any) error {
-		return Errorf(ErrAttribute, "op '%s': attribute '%s': "+format, append([]any{n.Name, name}, args...)...)
+		return Errorf(ErrAttribute, "op `%s`: attribute `%s`: "+format, append([]any{n.Name, name}, args...)...)
 	}
 	specs := n.Schema.Attrs
 	out := make([]Attr, len(specs))

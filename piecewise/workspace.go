@@ -92,7 +92,7 @@ func (w *workspaces) ask(n *Node, s size) (int64, error) {
 		return 0, opError(n, err)
 	}
 	if bytes < 0 || bytes > maxBytes {
-		return 0, Errorf(ErrOp, "op '%s': workspace: %d bytes at %d tokens and %d sequences", n.Name, bytes, s.tokens, s.seqs)
+		return 0, Errorf(ErrOp, "op `%s`: workspace: %d bytes at %d tokens and %d sequences", n.Name, bytes, s.tokens, s.seqs)
 	}
 	return bytes, nil
 }

@@ -47,7 +47,7 @@ static adcg_status warm_up(tape_exec *exec, const adcg_bucket *size) {
   tape_unit_resize(exec, unit, tokens, seqs);
   tape_unit_point(exec, unit);
   tape_clear_op_error();
-  adcg_status status = ADCG_OK;
+  adcg_status status = tape_check_workspaces(exec, "adcg_exec_capture", unit);
   for (int32_t i = 0; i < unit->num_steps; i++) unit->calls[i].phase = ADCG_PHASE_WARMUP;
   for (int32_t i = 0; i < unit->num_steps && !status; i++) {
     status = unit->steps[i].run(unit->steps[i].call, unit->steps[i].user_data);

@@ -390,25 +390,12 @@ static adcg_status run_route(tape_exec *exec, const tape_route *r) {
   return LIKELY(!status) ? ADCG_OK : tape_fail_step(exec, kReplay, unit, failed, status);
 }
 
-/* An eager step has a size that nobody planned for: an op may want more workspace than at any bucket. */
-static adcg_status check_workspaces(const tape_exec *exec, const tape_unit *unit) {
-  for (int32_t i = 0; i < unit->num_steps; i++) {
-    const tape_node *node = &exec->nodes[unit->nodes[i]];
-    if (!node->workspace) continue;
-    size_t bytes = 0;
-    adcg_status status = node->workspace(&unit->calls[i], &bytes, node->user_data);
-    if (status) return tape_fail_step(exec, kReplay, unit, &unit->steps[i], status);
-    if ((int64_t)bytes > node->workspace_bytes)
-      return tape_fail(ADCG_ERR_OUT_OF_MEMORY, kReplay, "op `%s`: workspace: %zu bytes at %lld tokens, the plan has %lld", node->name, bytes,
-                       (long long)unit->tokens, (long long)node->workspace_bytes);
-  }
-  return ADCG_OK;
-}
-
 /* Brings the units of a step to its size and its addresses. */
 static adcg_status fit_units(tape_exec *exec, const tape_route *r, adcg_step *step) {
   if (r->mode == ADCG_MODE_PIECEWISE) {
     tape_unit_resize(exec, exec->dynamic, r->tokens, r->seqs);
+    adcg_status status = tape_check_workspaces(exec, kReplay, exec->dynamic);
+    if (status) return status;
     step->repointed += tape_unit_point(exec, exec->dynamic);
     if (r->token_part >= 0) step->repointed += tape_unit_point(exec, exec->buckets[r->token_part].unit);
     if (r->seq_part >= 0) step->repointed += tape_unit_point(exec, exec->buckets[r->seq_part].unit);
@@ -417,7 +404,7 @@ static adcg_status fit_units(tape_exec *exec, const tape_route *r, adcg_step *st
   tape_unit *unit = whole_unit(exec, r);
   if (r->full < 0) {
     tape_unit_resize(exec, unit, r->tokens, r->seqs);
-    adcg_status status = check_workspaces(exec, unit);
+    adcg_status status = tape_check_workspaces(exec, kReplay, unit);
     if (status) return status;
   }
   step->repointed += tape_unit_point(exec, unit);

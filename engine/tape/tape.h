@@ -270,6 +270,9 @@ adcg_status tape_bind(tape_exec *exec, int32_t index, const DLTensor *tensor);
 adcg_status tape_check_tensor(const tape_exec *exec, const char *function, const char *what, const tape_value *value, const DLTensor *tensor,
                               int64_t min_rows, bool exact);
 
+/* Whether every op of the unit has workspace enough at its size, for which nobody may have planned. */
+adcg_status tape_check_workspaces(const tape_exec *exec, const char *function, const tape_unit *unit);
+
 /* The step that a dynamic op runs as: launch, then zeroed tails. user_data is its tape_node. */
 adcg_status tape_run_dynamic(const adcg_op_call *call, void *user_data);
 

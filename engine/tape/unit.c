@@ -191,6 +191,20 @@ int64_t tape_unit_point(tape_exec *exec, tape_unit *unit) {
   return moved;
 }
 
+adcg_status tape_check_workspaces(const tape_exec *exec, const char *function, const tape_unit *unit) {
+  for (int32_t i = 0; i < unit->num_steps; i++) {
+    const tape_node *node = &exec->nodes[unit->nodes[i]];
+    if (!node->workspace) continue;
+    size_t bytes = 0;
+    adcg_status status = node->workspace(&unit->calls[i], &bytes, node->user_data);
+    if (status) return tape_fail_step(exec, function, unit, &unit->steps[i], status);
+    if ((int64_t)bytes > node->workspace_bytes)
+      return tape_fail(ADCG_ERR_OP, function, "op `%s`: workspace: %zu bytes at %lld tokens, the plan has %lld", node->name, bytes,
+                       (long long)unit->tokens, (long long)node->workspace_bytes);
+  }
+  return ADCG_OK;
+}
+
 void tape_exec_clear(tape_exec *exec) {
   for (int32_t i = 0; i < exec->num_buckets; i++) free(exec->buckets[i].unit);
   free(exec->eager);

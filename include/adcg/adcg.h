@@ -286,7 +286,9 @@ typedef struct adcg_op_call {
 
 typedef adcg_status (*adcg_op_infer_fn)(const adcg_infer_call *call, void *user_data);
 
-/* How much workspace launch needs for these shapes. The tensors of `call` have no data. */
+/* How much workspace launch needs for these shapes; a pure function of them. The tensors of `call` may have no data. The plan
+ * holds the most over all buckets and the graph's limits, it need not grow with the size; a step of another size (an eager one)
+ * that wants more than that fails with ADCG_ERR_OP. */
 typedef adcg_status (*adcg_op_workspace_fn)(const adcg_op_call *call, size_t *out_bytes, void *user_data);
 
 /* Runs the op: on the host device it computes, on a CUDA device it only enqueues on call->stream. It never
@@ -403,7 +405,7 @@ ADCG_API adcg_status adcg_graph_create(adcg_engine *engine, const adcg_graph_lim
 ADCG_API void adcg_graph_destroy(adcg_graph *graph);
 
 /* Adds an input: a tensor that the caller provides at each replay, in the order in which inputs are added.
- *   name  in: unique among inputs, weights and states
+ *   name  in: unique among inputs, weights, states and outputs
  *   dims  in: ndim dims; only the first may depend on a count
  * Returns ADCG_ERR_STATE (frozen), ADCG_ERR_GRAPH (name taken or empty), ADCG_ERR_SHAPE, ADCG_ERR_DTYPE. */
 ADCG_API adcg_status adcg_graph_add_input(adcg_graph *graph, const char *name, adcg_dtype dtype, int32_t ndim, const adcg_dim *dims, adcg_value *out_value);

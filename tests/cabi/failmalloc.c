@@ -12,7 +12,8 @@ extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_real
 extern void __libc_free(void *);
 
 static _Atomic uintptr_t begin, end; /* the library's code */
-static _Atomic long calls, fail_at, live;
+static _Atomic long live;
+static _Thread_local long calls, fail_at; /* of the thread under test */
 
 static int find(struct dl_phdr_info *info, size_t size, void *data) {
   (void)size, (void)data;
@@ -26,7 +27,7 @@ static int find(struct dl_phdr_info *info, size_t size, void *data) {
   return 1;
 }
 
-/* Call n from now on fails; 0: none. Also starts the count anew. */
+/* Call n of this thread from now on fails; 0: none. Also starts the count anew. */
 void failmalloc_arm(long n) {
   if (!begin) dl_iterate_phdr(find, NULL);
   calls = 0;
@@ -36,7 +37,7 @@ long failmalloc_calls(void) { return calls; }
 long failmalloc_live(void) { return live; }
 
 static int ours(const void *caller) { return (uintptr_t)caller >= begin && (uintptr_t)caller < end; }
-static int fails(const void *caller) { return ours(caller) && atomic_fetch_add(&calls, 1) + 1 == fail_at; }
+static int fails(const void *caller) { return ours(caller) && ++calls == fail_at; }
 static void *made(void *pointer, const void *caller) {
   if (pointer && ours(caller)) live++;
   return pointer;
@@ -57,9 +58,13 @@ void *malloc(size_t size) { OR_FAIL(__libc_malloc(size)); }
 void *calloc(size_t count, size_t size) { OR_FAIL(__libc_calloc(count, size)); }
 void *memalign(size_t alignment, size_t size) { OR_FAIL(__libc_memalign(alignment, size)); }
 void *aligned_alloc(size_t alignment, size_t size) { OR_FAIL(__libc_memalign(alignment, size)); }
-void *realloc(void *pointer, size_t size) {
-  if (pointer && ours(CALLER)) live--;
-  OR_FAIL(__libc_realloc(pointer, size));
+void *realloc(void *pointer, size_t size) { /* what is alive stays alive, moved or not */
+  if (fails(CALLER)) {
+    errno = ENOMEM;
+    return NULL;
+  }
+  void *moved = __libc_realloc(pointer, size);
+  return pointer ? moved : made(moved, CALLER);
 }
 int posix_memalign(void **out, size_t alignment, size_t size) {
   if (fails(CALLER)) return ENOMEM;

@@ -1,7 +1,9 @@
 /* Runs with failmalloc.so preloaded. From create to destroy, each allocation of the library's in turn fails: the call says
- * ADCG_ERR_OUT_OF_MEMORY, nothing crashes, the next round works, and nothing leaks. A replay allocates nothing at all. */
+ * ADCG_ERR_OUT_OF_MEMORY, nothing crashes, the next round works, and nothing leaks. A replay allocates nothing at all. Run with
+ * GOMAXPROCS=1 and GOGC=off: Go allocates a little when it starts a thread, and ends the process when it cannot. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <time.h>
 
 #include "world.h"
 
@@ -64,6 +66,7 @@ static void every_allocation(adcg_status (*run)(long n), int whole_life) {
     TRY(run(0));
     world_close(&w);
   }
+  nanosleep(&(struct timespec){0, 200000000}, NULL); /* Go's threads have started by now, and freed what they were started with */
   long before = live(), refused = 0;
   for (long n = 1;; n++) {
     adcg_status status = run(n);

@@ -36,7 +36,7 @@ def test_case(program: str, case: str, programs: dict[str, Path]) -> None:
     env = {**os.environ, "ADCG_LIBRARY": f"{prefix()}/lib/libadcg.so.0"}
     if program == "oom":
         compile_program(HERE / "failmalloc.c", SHIM, ["-shared", "-fPIC"])
-        env["LD_PRELOAD"] = str(SHIM)
+        env |= {"LD_PRELOAD": str(SHIM), "GOMAXPROCS": "1", "GOGC": "off"}
     done = subprocess.run([programs[program], case], env=env, capture_output=True, text=True, timeout=120, check=False)
     if done.returncode == 77:
         pytest.skip(done.stdout.strip())
