@@ -138,9 +138,13 @@ install: $(LIBS) ## library, headers, pkg-config and CMake files (PREFIX, LIBDIR
 	$(call configure,pkgconfig) cmake/libadcg.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/libadcg.pc
 	for f in adcgConfig adcgConfigVersion; do $(call configure,cmake/adcg) cmake/$$f.cmake.in > $(DESTDIR)$(LIBDIR)/cmake/adcg/$$f.cmake; done
 
-stage: $(LIBS) # what tests/cabi compiles against
+# What tests/cabi compiles against; made anew only when what it holds has changed.
+stage: $(STAGE)/stamp
+
+$(STAGE)/stamp: $(LIBS) $(wildcard include/adcg/*.h cmake/*) Makefile
 	@rm -rf $(STAGE)
-	@$(MAKE) --silent install DESTDIR=$(CURDIR)/$(STAGE) PREFIX=/usr
+	@$(MAKE) --silent install DESTDIR=$(CURDIR)/$(STAGE) PREFIX=/usr LIBDIR=/usr/lib INCLUDEDIR=/usr/include
+	@touch $@
 
 clean: ## everything that was built; the venvs stay
 	rm -rf build

@@ -49,10 +49,10 @@ static void schema_contradictions(void) {
   REFUSED("t.bad", "kind 5");
   adcg_attr_spec attrs[] = {{ADCG_ATTR_INT("a", 1), 0, NULL}, {ADCG_ATTR_FLOAT("a", 1), 0, NULL}};
   s.attrs = attrs, s.num_attrs = 2;
-  REFUSED("t.bad", "'a'");
+  REFUSED("t.bad", "`a`");
   attrs[0].default_value.type = 12;
   s.attrs = attrs, s.num_attrs = 1;
-  REFUSED("t.bad", "'a'", "12");
+  REFUSED("t.bad", "`a`", "12");
 #undef REFUSED
   STILL_GOOD();
 }
