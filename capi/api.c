@@ -5,15 +5,15 @@
 #include "_cgo_export.h"
 #include "handle.h"
 
-#define CHECK(call)                         \
-  do {                                      \
-    adcg_status status_ = (call);           \
+#define CHECK(call)                                        \
+  do {                                                     \
+    adcg_status status_ = (call);                          \
     if (__builtin_expect(status_ != 0, 0)) return status_; \
   } while (0)
 
 /* The start of every function that can fail: its name, for messages, and the state of the process. */
-#define ENTER(name)                \
-  static const char f[] = name;    \
+#define ENTER(name)             \
+  static const char f[] = name; \
   CHECK(tape_process_check(f))
 
 /* The same with an out parameter, which is nothing whatever fails. */
@@ -23,15 +23,15 @@
   CHECK(tape_process_check(f));       \
   NOT_NULL(out)
 
-#define NOT_NULL(argument)                                                             \
-  do {                                                                                 \
+#define NOT_NULL(argument)                                                                            \
+  do {                                                                                                \
     if (__builtin_expect(!(argument), 0)) return tape_fail(ADCG_ERR_ARGUMENT, f, #argument ": NULL"); \
   } while (0)
 
-#define FULL_SIZE(argument, init)                                                                                    \
-  do {                                                                                                               \
-    NOT_NULL(argument);                                                                                              \
-    if ((argument)->struct_size < sizeof *(argument))                                                                \
+#define FULL_SIZE(argument, init)                                                                                                 \
+  do {                                                                                                                            \
+    NOT_NULL(argument);                                                                                                           \
+    if ((argument)->struct_size < sizeof *(argument))                                                                             \
       return tape_fail(ADCG_ERR_ARGUMENT, f, #argument ": struct_size: %zu, initialise it with " #init, (argument)->struct_size); \
   } while (0)
 
@@ -40,10 +40,10 @@
     if ((count) < 0) return tape_fail(ADCG_ERR_ARGUMENT, f, #count ": %lld is negative", (long long)(count)); \
   } while (0)
 
-#define COUNT(count, array)                                                                            \
-  do {                                                                                                 \
-    NOT_NEGATIVE(count);               \
-    if ((count) > 0) NOT_NULL(array);  \
+#define COUNT(count, array)           \
+  do {                                \
+    NOT_NEGATIVE(count);              \
+    if ((count) > 0) NOT_NULL(array); \
   } while (0)
 
 __attribute__((constructor)) static void load(void) { tape_process_init(); }
@@ -132,18 +132,22 @@ static adcg_status add_value(const char *f, adcg_graph *graph, int32_t role, con
   NOT_NULL(name);
   COUNT(ndim, dims);
   if (ndim > ADCG_MAX_NDIM) return tape_fail(ADCG_ERR_SHAPE, f, "ndim: %d, at most %d", (int)ndim, ADCG_MAX_NDIM);
-  return goGraphAddValue((uintptr_t)graph, (char *)(uintptr_t)f, role, (char *)(uintptr_t)name, dtype, ndim, (adcg_dim *)(uintptr_t)dims, out_value);
+  return goGraphAddValue((uintptr_t)graph, (char *)(uintptr_t)f, role, (char *)(uintptr_t)name, dtype, ndim, (adcg_dim *)(uintptr_t)dims,
+                         out_value);
 }
 
-adcg_status adcg_graph_add_input(adcg_graph *graph, const char *name, adcg_dtype dtype, int32_t ndim, const adcg_dim *dims, adcg_value *out_value) {
+adcg_status adcg_graph_add_input(adcg_graph *graph, const char *name, adcg_dtype dtype, int32_t ndim, const adcg_dim *dims,
+                                 adcg_value *out_value) {
   return add_value("adcg_graph_add_input", graph, ADCG_ROLE_INPUT, name, dtype, ndim, dims, out_value);
 }
 
-adcg_status adcg_graph_add_weight(adcg_graph *graph, const char *name, adcg_dtype dtype, int32_t ndim, const adcg_dim *dims, adcg_value *out_value) {
+adcg_status adcg_graph_add_weight(adcg_graph *graph, const char *name, adcg_dtype dtype, int32_t ndim, const adcg_dim *dims,
+                                  adcg_value *out_value) {
   return add_value("adcg_graph_add_weight", graph, ADCG_ROLE_WEIGHT, name, dtype, ndim, dims, out_value);
 }
 
-adcg_status adcg_graph_add_state(adcg_graph *graph, const char *name, adcg_dtype dtype, int32_t ndim, const adcg_dim *dims, adcg_value *out_value) {
+adcg_status adcg_graph_add_state(adcg_graph *graph, const char *name, adcg_dtype dtype, int32_t ndim, const adcg_dim *dims,
+                                 adcg_value *out_value) {
   return add_value("adcg_graph_add_state", graph, ADCG_ROLE_STATE, name, dtype, ndim, dims, out_value);
 }
 
@@ -151,26 +155,28 @@ static adcg_status check_attrs(const char *f, const adcg_attr *attrs, int32_t nu
   COUNT(num_attrs, attrs);
   for (int32_t i = 0; i < num_attrs; i++) {
     if (!attrs[i].name) return tape_fail(ADCG_ERR_ARGUMENT, f, "attrs[%d]: name: NULL", (int)i);
-    if (attrs[i].type == ADCG_ATTR_TYPE_STRING && !attrs[i].s) return tape_fail(ADCG_ERR_ARGUMENT, f, "attrs[%d] `%s`: NULL", (int)i, attrs[i].name);
+    if (attrs[i].type == ADCG_ATTR_TYPE_STRING && !attrs[i].s)
+      return tape_fail(ADCG_ERR_ARGUMENT, f, "attrs[%d] `%s`: NULL", (int)i, attrs[i].name);
     if (attrs[i].type == ADCG_ATTR_TYPE_INTS && (attrs[i].count < 0 || (attrs[i].count > 0 && !attrs[i].ints)))
-      return tape_fail(ADCG_ERR_ARGUMENT, f, "attrs[%d] `%s`: %d integers at %p", (int)i, attrs[i].name, (int)attrs[i].count, (const void *)attrs[i].ints);
+      return tape_fail(ADCG_ERR_ARGUMENT, f, "attrs[%d] `%s`: %d integers at %p", (int)i, attrs[i].name, (int)attrs[i].count,
+                       (const void *)attrs[i].ints);
   }
   return ADCG_OK;
 }
 
-static adcg_status add_op(const char *f, adcg_graph *graph, const char *op, const adcg_value *inputs, int32_t num_inputs, const adcg_attr *attrs,
-                          int32_t num_attrs, adcg_value *out_values, int32_t num_outputs) {
+static adcg_status add_op(const char *f, adcg_graph *graph, const char *op, const adcg_value *inputs, int32_t num_inputs,
+                          const adcg_attr *attrs, int32_t num_attrs, adcg_value *out_values, int32_t num_outputs) {
   CHECK(tape_process_check(f));
   NOT_NULL(graph);
   NOT_NULL(op);
   COUNT(num_inputs, inputs);
   CHECK(check_attrs(f, attrs, num_attrs));
-  return goGraphAddOp((uintptr_t)graph, (char *)(uintptr_t)op, (adcg_value *)(uintptr_t)inputs, num_inputs, (adcg_attr *)(uintptr_t)attrs, num_attrs, out_values,
-                      num_outputs);
+  return goGraphAddOp((uintptr_t)graph, (char *)(uintptr_t)op, (adcg_value *)(uintptr_t)inputs, num_inputs, (adcg_attr *)(uintptr_t)attrs,
+                      num_attrs, out_values, num_outputs);
 }
 
-adcg_status adcg_graph_add_op(adcg_graph *graph, const char *op, const adcg_value *inputs, int32_t num_inputs, const adcg_attr *attrs, int32_t num_attrs,
-                              adcg_value *out_values, int32_t num_outputs) {
+adcg_status adcg_graph_add_op(adcg_graph *graph, const char *op, const adcg_value *inputs, int32_t num_inputs, const adcg_attr *attrs,
+                              int32_t num_attrs, adcg_value *out_values, int32_t num_outputs) {
   static const char f[] = "adcg_graph_add_op";
   COUNT(num_outputs, out_values);
   adcg_status status = add_op(f, graph, op, inputs, num_inputs, attrs, num_attrs, out_values, num_outputs);
@@ -228,7 +234,8 @@ adcg_status adcg_graph_forecast(const adcg_graph *graph, const adcg_exec_options
   return goGraphForecast((uintptr_t)graph, &o, out_forecast);
 }
 
-adcg_status adcg_graph_write_plan(const adcg_graph *graph, const adcg_exec_options *options, int32_t format, adcg_write_fn write, void *user_data) {
+adcg_status adcg_graph_write_plan(const adcg_graph *graph, const adcg_exec_options *options, int32_t format, adcg_write_fn write,
+                                  void *user_data) {
   ENTER("adcg_graph_write_plan");
   NOT_NULL(graph);
   NOT_NULL(write);
@@ -274,19 +281,25 @@ adcg_status adcg_exec_bind(adcg_exec *exec, adcg_value value, const DLTensor *te
   return status;
 }
 
-adcg_status adcg_exec_capture(adcg_exec *exec, const adcg_bucket *buckets, int32_t num_buckets, adcg_progress_fn progress, void *user_data) {
+adcg_status adcg_exec_capture(adcg_exec *exec, const adcg_bucket *buckets, int32_t num_buckets, adcg_progress_fn progress,
+                              void *user_data) {
   ENTER("adcg_exec_capture");
   exec_slot *slot;
   COUNT(num_buckets, buckets);
   CHECK(exec_slot_acquire(exec, f, &slot));
-  adcg_status status = goExecCapture(slot->number, (adcg_bucket *)(uintptr_t)buckets, num_buckets, (uintptr_t)progress, (uintptr_t)user_data);
+  adcg_status status =
+      goExecCapture(slot->number, (adcg_bucket *)(uintptr_t)buckets, num_buckets, (uintptr_t)progress, (uintptr_t)user_data);
   exec_slot_release(slot);
   return status;
 }
 
-int32_t capi_progress(uintptr_t progress, const adcg_progress *what, uintptr_t user_data) { return ((adcg_progress_fn)progress)(what, (void *)user_data); }
+int32_t capi_progress(uintptr_t progress, const adcg_progress *what, uintptr_t user_data) {
+  return ((adcg_progress_fn)progress)(what, (void *)user_data);
+}
 
-int32_t capi_write(uintptr_t write, const char *data, size_t size, uintptr_t user_data) { return ((adcg_write_fn)write)(data, size, (void *)user_data); }
+int32_t capi_write(uintptr_t write, const char *data, size_t size, uintptr_t user_data) {
+  return ((adcg_write_fn)write)(data, size, (void *)user_data);
+}
 
 adcg_status adcg_exec_get_bucket(const adcg_exec *exec, int32_t index, adcg_bucket_info *out_info) {
   ENTER("adcg_exec_get_bucket");
@@ -303,7 +316,8 @@ adcg_status adcg_exec_replay(adcg_exec *exec, const adcg_batch *batch, const DLT
   CHECK(exec_slot_acquire(exec, f, &slot));
   int32_t bucket = -1;
   adcg_status status;
-  while ((status = tape_replay(slot->tape, batch, inputs, num_inputs, outputs, num_outputs, stream, out_step, &bucket)) == TAPE_WANT_BUCKET) {
+  while ((status = tape_replay(slot->tape, batch, inputs, num_inputs, outputs, num_outputs, stream, out_step, &bucket)) ==
+         TAPE_WANT_BUCKET) {
     status = goExecCaptureHeld(slot->number, bucket); /* captured on first use: the one way from here into Go */
     if (status) break;
   }

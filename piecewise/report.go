@@ -130,7 +130,7 @@ func (p *Plan) report() *planReport {
 	g := p.Graph
 	l := g.Limits
 	r := &planReport{
-		Version: 1, Limits: limitsReport{l.MaxTokens, l.MaxSeqs, l.MaxSeqLen}, Mode: p.Options.Mode.String(), QueryLen: p.Options.QueryLen,
+		Version: 1, Limits: limitsReport(l), Mode: p.Options.Mode.String(), QueryLen: p.Options.QueryLen,
 		CaptureSupport: g.Support().String(), MixedCapacity: MixedCapacity(l), Buckets: p.Buckets, SeqBuckets: p.SeqBuckets,
 		ArenaBytes: p.ArenaBytes, LowerBoundBytes: p.LowerBound, GapBytes: p.ArenaBytes - p.LowerBound, BucketSumBytes: p.BucketSum,
 		StagingBytes: p.StagingBytes, WorkspaceBytes: p.LargestWorkspace(), NumSegments: p.NumSegments, NumDynamicOps: p.NumDynamic,

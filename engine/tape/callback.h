@@ -10,8 +10,8 @@ adcg_status tape_call_workspace(uintptr_t workspace, uintptr_t user_data, adcg_o
 adcg_status tape_call_launch(uintptr_t launch, uintptr_t user_data, adcg_op_call *call);
 
 /* prepare of a built-in op: kernels/host/host.h declares it */
-typedef adcg_status (*tape_prepare_fn)(const adcg_attr *attrs, int32_t num_attrs, const adcg_type *inputs, int32_t num_inputs, void **out_state,
-                                       void (*set_error)(const char *message));
+typedef adcg_status (*tape_prepare_fn)(const adcg_attr *attrs, int32_t num_attrs, const adcg_type *inputs, int32_t num_inputs,
+                                       void **out_state, void (*set_error)(const char *message));
 adcg_status tape_call_prepare(uintptr_t prepare, const adcg_attr *attrs, int32_t num_attrs, const adcg_type *inputs, int32_t num_inputs,
                               void **out_state);
 

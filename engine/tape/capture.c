@@ -65,8 +65,9 @@ adcg_status tape_capture(tape_exec *exec, int32_t index) {
   adcg_status status = warm_up(exec, &bucket->size);
   if (!status) {
     bucket->unit = tape_unit_create(exec, tape_bucket_kind(&bucket->size), bucket->size.tokens, bucket->size.seqs);
-    if (!bucket->unit) status = tape_fail(ADCG_ERR_OUT_OF_MEMORY, kCapture, "tape of a bucket: %lld bytes",
-                                          (long long)tape_unit_bytes(exec, tape_bucket_kind(&bucket->size)));
+    if (!bucket->unit)
+      status = tape_fail(ADCG_ERR_OUT_OF_MEMORY, kCapture, "tape of a bucket: %lld bytes",
+                         (long long)tape_unit_bytes(exec, tape_bucket_kind(&bucket->size)));
   }
   /* for want of memory a later step may try again; a broken op stays broken */
   if (status != ADCG_ERR_OUT_OF_MEMORY) atomic_store(&bucket->state, status ? ADCG_BUCKET_FAILED : ADCG_BUCKET_CAPTURED);

@@ -33,7 +33,8 @@ static adcg_status check_kind(const tape_exec *exec, const char *kind, int64_t s
   if (seqs > exec->max_seqs)
     return tape_fail(ADCG_ERR_BATCH, kReplay, "batch: %s: %lld sequences, the graph's max_seqs is %lld", kind, (long long)seqs,
                      (long long)exec->max_seqs);
-  if (seqs == 0 && tokens > 0) return tape_fail(ADCG_ERR_BATCH, kReplay, "batch: %s: %lld tokens without a sequence", kind, (long long)tokens);
+  if (seqs == 0 && tokens > 0)
+    return tape_fail(ADCG_ERR_BATCH, kReplay, "batch: %s: %lld tokens without a sequence", kind, (long long)tokens);
   if (tokens > seqs * exec->max_seq_len)
     return tape_fail(ADCG_ERR_BATCH, kReplay, "batch: %s: %lld tokens in %lld sequences, the graph's max_seq_len is %lld", kind,
                      (long long)tokens, (long long)seqs, (long long)exec->max_seq_len);
@@ -89,7 +90,8 @@ static int32_t pick(const tape_exec *exec, tape_ladder *ladder, int64_t n, int32
   }
   for (; i < ladder->count; i++) {
     int32_t state = atomic_load_explicit(&exec->buckets[ladder->buckets[i]].state, memory_order_relaxed);
-    if (state == ADCG_BUCKET_CAPTURED || (state == ADCG_BUCKET_EMPTY && exec->policy == ADCG_CAPTURE_ON_FIRST_USE)) return ladder->buckets[i];
+    if (state == ADCG_BUCKET_CAPTURED || (state == ADCG_BUCKET_EMPTY && exec->policy == ADCG_CAPTURE_ON_FIRST_USE))
+      return ladder->buckets[i];
     if (state == ADCG_BUCKET_FAILED) {
       *reason = ADCG_REASON_CAPTURE_FAILED;
       return -1;
@@ -148,13 +150,14 @@ static tape_route dispatch(tape_exec *exec) {
 
 /* ---- The caller's tensors ------------------------------------------------------------------------------------- */
 
-adcg_status tape_check_tensor(const tape_exec *exec, const char *function, const char *what, const tape_value *value, const DLTensor *tensor,
-                              int64_t min_rows, bool exact) {
+adcg_status tape_check_tensor(const tape_exec *exec, const char *function, const char *what, const tape_value *value,
+                              const DLTensor *tensor, int64_t min_rows, bool exact) {
   const adcg_type *type = &value->type;
   DLDataType want = adcg_dtype_to_dlpack(type->dtype);
   if (UNLIKELY(tensor->device.device_type != exec->device.device_type || tensor->device.device_id != exec->device.device_id))
     return tape_fail(ADCG_ERR_DEVICE, function, "%s `%s`: device type %d number %d, needs type %d number %d", what, value->name,
-                     (int)tensor->device.device_type, (int)tensor->device.device_id, (int)exec->device.device_type, (int)exec->device.device_id);
+                     (int)tensor->device.device_type, (int)tensor->device.device_id, (int)exec->device.device_type,
+                     (int)exec->device.device_id);
   if (UNLIKELY(tensor->dtype.code != want.code || tensor->dtype.bits != want.bits || tensor->dtype.lanes != want.lanes))
     return tape_fail(ADCG_ERR_DTYPE, function, "%s `%s`: DLPack dtype (code %d, %d bits, %d lanes), needs (code %d, %d bits, 1 lane)", what,
                      value->name, tensor->dtype.code, tensor->dtype.bits, tensor->dtype.lanes, want.code, want.bits);
@@ -163,12 +166,12 @@ adcg_status tape_check_tensor(const tape_exec *exec, const char *function, const
   if (UNLIKELY(!tensor->shape)) return tape_fail(ADCG_ERR_SHAPE, function, "%s `%s`: shape: NULL", what, value->name);
   int64_t rows = tensor->shape[0];
   if (UNLIKELY(rows < min_rows || (exact && rows != min_rows)))
-    return tape_fail(ADCG_ERR_SHAPE, function, "%s `%s`: %lld rows, needs %s%lld", what, value->name, (long long)rows, exact ? "" : "at least ",
-                     (long long)min_rows);
+    return tape_fail(ADCG_ERR_SHAPE, function, "%s `%s`: %lld rows, needs %s%lld", what, value->name, (long long)rows,
+                     exact ? "" : "at least ", (long long)min_rows);
   for (int32_t d = 1; d < type->ndim; d++)
     if (UNLIKELY(tensor->shape[d] != type->dims[d].constant))
-      return tape_fail(ADCG_ERR_SHAPE, function, "%s `%s`: dim %d is %lld, needs %lld", what, value->name, (int)d, (long long)tensor->shape[d],
-                       (long long)type->dims[d].constant);
+      return tape_fail(ADCG_ERR_SHAPE, function, "%s `%s`: dim %d is %lld, needs %lld", what, value->name, (int)d,
+                       (long long)tensor->shape[d], (long long)type->dims[d].constant);
   if (tensor->strides) {
     int64_t step = 1;
     for (int32_t d = type->ndim - 1; d >= 0; d--) {
@@ -221,8 +224,8 @@ static adcg_status check_overlaps(tape_exec *exec, const DLTensor *inputs, const
         if (k == i) continue;
         span other = touched(exec, &exec->inputs[k], &inputs[k], r);
         if (UNLIKELY(overlap(write, write_bytes, other.data, output ? other.bytes : other.real_bytes)))
-          return tape_fail(ADCG_ERR_ADDRESS, kReplay, "%s[%d] `%s`: rows that the step writes overlap inputs[%d] `%s`", what, (int)number, port->name,
-                           (int)k, exec->inputs[k].name);
+          return tape_fail(ADCG_ERR_ADDRESS, kReplay, "%s[%d] `%s`: rows that the step writes overlap inputs[%d] `%s`", what, (int)number,
+                           port->name, (int)k, exec->inputs[k].name);
       }
     }
     if (output) {
@@ -240,7 +243,8 @@ static adcg_status check_overlaps(tape_exec *exec, const DLTensor *inputs, const
       /* a weight is only read: an input may share memory with it, as long as no tail is zeroed there */
       bool harmless = !output && value->role == ADCG_ROLE_WEIGHT && write_bytes <= 0;
       if (UNLIKELY(!harmless && overlap(mine.data, mine.bytes, exec->bound[b].data, exec->bound[b].bytes)))
-        return tape_fail(ADCG_ERR_ADDRESS, kReplay, "%s[%d] `%s`: overlaps the bound value `%s`", what, (int)number, port->name, value->name);
+        return tape_fail(ADCG_ERR_ADDRESS, kReplay, "%s[%d] `%s`: overlaps the bound value `%s`", what, (int)number, port->name,
+                         value->name);
     }
     *seen = (tape_checked){mine.data, mine.bytes, exec->bound_generation};
   }
@@ -379,7 +383,9 @@ static adcg_status run_piecewise(tape_exec *exec, const tape_route *r) {
 }
 
 /* The unit of a step that is not piecewise. */
-static tape_unit *whole_unit(const tape_exec *exec, const tape_route *r) { return r->full >= 0 ? exec->buckets[r->full].unit : exec->eager; }
+static tape_unit *whole_unit(const tape_exec *exec, const tape_route *r) {
+  return r->full >= 0 ? exec->buckets[r->full].unit : exec->eager;
+}
 
 static adcg_status run_route(tape_exec *exec, const tape_route *r) {
   if (r->mode == ADCG_MODE_PIECEWISE) return run_piecewise(exec, r);
@@ -415,7 +421,8 @@ static adcg_status fit_units(tape_exec *exec, const tape_route *r, adcg_step *st
 static int32_t missing_bucket(const tape_exec *exec, const tape_route *r) {
   const int32_t wanted[] = {r->full, r->token_part, r->seq_part};
   for (int32_t i = 0; i < 3; i++)
-    if (wanted[i] >= 0 && atomic_load_explicit(&exec->buckets[wanted[i]].state, memory_order_relaxed) == ADCG_BUCKET_EMPTY) return wanted[i];
+    if (wanted[i] >= 0 && atomic_load_explicit(&exec->buckets[wanted[i]].state, memory_order_relaxed) == ADCG_BUCKET_EMPTY)
+      return wanted[i];
   return -1;
 }
 
@@ -437,7 +444,8 @@ static void count(tape_exec *exec, const tape_route *r, const adcg_step *step) {
 
 static inline bool same_tensor(const DLTensor *was, int64_t rows, const adcg_type *type, const DLTensor *is) {
   if (was->data != is->data || was->byte_offset != is->byte_offset || is->strides || was->ndim != is->ndim ||
-      memcmp(&was->device, &is->device, sizeof is->device) != 0 || memcmp(&was->dtype, &is->dtype, sizeof is->dtype) != 0 || is->shape[0] != rows)
+      memcmp(&was->device, &is->device, sizeof is->device) != 0 || memcmp(&was->dtype, &is->dtype, sizeof is->dtype) != 0 ||
+      is->shape[0] != rows)
     return false;
   for (int32_t d = 1; d < is->ndim; d++)
     if (is->shape[d] != type->dims[d].constant) return false;
@@ -480,7 +488,8 @@ static adcg_status check_arguments(const tape_exec *exec, const adcg_batch *batc
     return tape_fail(ADCG_ERR_ARGUMENT, kReplay, "num_inputs: %d, the graph has %d", (int)num_inputs, (int)exec->num_inputs);
   if (UNLIKELY(num_outputs != exec->num_outputs))
     return tape_fail(ADCG_ERR_ARGUMENT, kReplay, "num_outputs: %d, the graph has %d", (int)num_outputs, (int)exec->num_outputs);
-  if (UNLIKELY((!inputs && num_inputs) || !outputs)) return tape_fail(ADCG_ERR_ARGUMENT, kReplay, "%s: NULL", outputs ? "inputs" : "outputs");
+  if (UNLIKELY((!inputs && num_inputs) || !outputs))
+    return tape_fail(ADCG_ERR_ARGUMENT, kReplay, "%s: NULL", outputs ? "inputs" : "outputs");
   if (UNLIKELY(stream != NULL)) return tape_fail(ADCG_ERR_ARGUMENT, kReplay, "stream: %p: the host device has none, pass NULL", stream);
   if (UNLIKELY(out_step && out_step->struct_size < sizeof *out_step))
     return tape_fail(ADCG_ERR_ARGUMENT, kReplay, "out_step: struct_size: %zu, use ADCG_STEP_INIT", out_step->struct_size);
@@ -489,7 +498,8 @@ static adcg_status check_arguments(const tape_exec *exec, const adcg_batch *batc
 
 static adcg_status check_state(const tape_exec *exec) {
   if (exec->policy == ADCG_CAPTURE_EXPLICIT && !exec->capture_called && exec->num_buckets && !exec->verify)
-    return tape_fail(ADCG_ERR_STATE, kReplay, "nothing is captured: call adcg_exec_capture first, or leave options.capture at ON_FIRST_USE");
+    return tape_fail(ADCG_ERR_STATE, kReplay,
+                     "nothing is captured: call adcg_exec_capture first, or leave options.capture at ON_FIRST_USE");
   if (!exec->num_unbound) return ADCG_OK;
   int32_t b = 0;
   while (exec->bound[b].data) b++;

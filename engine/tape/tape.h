@@ -267,8 +267,8 @@ adcg_status tape_bind(tape_exec *exec, int32_t index, const DLTensor *tensor);
 
 /* Checks a tensor of the caller's against a value: device, dtype, rank, dims behind the first, compactness, alignment.
  * `min_rows`: rows it must have at least, or exactly if `exact`. `what` is "inputs[0]" and so on. */
-adcg_status tape_check_tensor(const tape_exec *exec, const char *function, const char *what, const tape_value *value, const DLTensor *tensor,
-                              int64_t min_rows, bool exact);
+adcg_status tape_check_tensor(const tape_exec *exec, const char *function, const char *what, const tape_value *value,
+                              const DLTensor *tensor, int64_t min_rows, bool exact);
 
 /* Whether every op of the unit has workspace enough at its size, for which nobody may have planned. */
 adcg_status tape_check_workspaces(const tape_exec *exec, const char *function, const tape_unit *unit);

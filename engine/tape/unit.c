@@ -148,7 +148,8 @@ tape_unit *tape_unit_create(tape_exec *exec, int32_t kind, int64_t tokens, int64
     for (int32_t k = 0; k < node->num_outputs; k++) fill_tensor(exec, unit, node->outputs[k], &dims);
     bool tails = node->dynamic && !node->zeroes_tail;
     unit->nodes[unit->num_steps] = i;
-    unit->steps[unit->num_steps++] = (tape_step){tails ? tape_run_dynamic : node->launch, call, tails ? (void *)(uintptr_t)node : node->user_data};
+    unit->steps[unit->num_steps++] =
+        (tape_step){tails ? tape_run_dynamic : node->launch, call, tails ? (void *)(uintptr_t)node : node->user_data};
   }
   while (next <= exec->num_partitions) unit->begin[next++] = unit->num_steps;
   fill_patches(exec, unit);

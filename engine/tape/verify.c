@@ -78,10 +78,12 @@ static adcg_status check_outputs(const tape_exec *exec, const tape_unit *unit, c
     int64_t real = tape_rows(value, exec->real_tokens, exec->real_seqs);
     int64_t row = fresh[i] ? first_unwritten_row(m, real, value->row_bytes) : -1;
     if (row >= 0)
-      return tape_fail(ADCG_ERR_OP, kReplay, "op `%s`: left row %lld of its output %d unwritten (verify: outputs)", node->name, (long long)row, (int)i);
+      return tape_fail(ADCG_ERR_OP, kReplay, "op `%s`: left row %lld of its output %d unwritten (verify: outputs)", node->name,
+                       (long long)row, (int)i);
     if (!node->zeroes_tail) continue;
     for (const char *p = m.data + real * value->row_bytes; p < m.data + m.bytes; p++)
-      if (*p) return tape_fail(ADCG_ERR_OP, kReplay, "op `%s`: left the tail of its output %d not zero (verify: tails)", node->name, (int)i);
+      if (*p)
+        return tape_fail(ADCG_ERR_OP, kReplay, "op `%s`: left the tail of its output %d not zero (verify: tails)", node->name, (int)i);
   }
   return ADCG_OK;
 }
@@ -94,7 +96,8 @@ static void poison_dead(const tape_exec *exec, const tape_unit *unit, int32_t no
     memory m = memory_of(exec, value, unit->tokens, unit->seqs);
     bool shared = false; /* with a value that lives on: a view, or an output in place */
     for (int32_t o = 0; o < exec->num_values && !shared; o++)
-      shared = o != v && exec->values[o].last > node && producer[o] <= node && overlaps(m, memory_of(exec, &exec->values[o], unit->tokens, unit->seqs));
+      shared = o != v && exec->values[o].last > node && producer[o] <= node &&
+               overlaps(m, memory_of(exec, &exec->values[o], unit->tokens, unit->seqs));
     if (!shared) memset(m.data, kDead, (size_t)m.bytes);
   }
 }
@@ -126,7 +129,8 @@ adcg_status tape_verify_run(tape_exec *exec, tape_unit *unit) {
     for (int32_t v = 0; v < exec->num_values; v++) {
       memory m = memory_of(exec, &exec->values[v], unit->tokens, unit->seqs);
       if (alive(exec, v, n, producer) && !may_write(exec, node, unit, m) && before[v] != hash(m.data, m.bytes))
-        return tape_fail(ADCG_ERR_OP, kReplay, "op `%s`: wrote to `%s`, which it did not declare (verify: mutation)", node->name, exec->values[v].name);
+        return tape_fail(ADCG_ERR_OP, kReplay, "op `%s`: wrote to `%s`, which it did not declare (verify: mutation)", node->name,
+                         exec->values[v].name);
     }
     status = check_outputs(exec, unit, node, fresh);
     if (status) return status;

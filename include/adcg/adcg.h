@@ -133,7 +133,7 @@ enum {
   ADCG_I32 = 5,
   ADCG_I64 = 6,
   ADCG_U8 = 7,
-  ADCG_BOOL = 8
+  ADCG_BOOL = 8,
 };
 
 /* One extent of a shape: tokens * (token count) + seqs * (sequence count) + constant, in elements.
@@ -408,13 +408,16 @@ ADCG_API void adcg_graph_destroy(adcg_graph *graph);
  *   name  in: unique among inputs, weights, states and outputs
  *   dims  in: ndim dims; only the first may depend on a count
  * Returns ADCG_ERR_STATE (frozen), ADCG_ERR_GRAPH (name taken or empty), ADCG_ERR_SHAPE, ADCG_ERR_DTYPE. */
-ADCG_API adcg_status adcg_graph_add_input(adcg_graph *graph, const char *name, adcg_dtype dtype, int32_t ndim, const adcg_dim *dims, adcg_value *out_value);
+ADCG_API adcg_status adcg_graph_add_input(adcg_graph *graph, const char *name, adcg_dtype dtype, int32_t ndim, const adcg_dim *dims,
+                                          adcg_value *out_value);
 
 /* Adds a weight: the caller's memory, bound with adcg_exec_bind, only read. All dims constant. Otherwise as an input. */
-ADCG_API adcg_status adcg_graph_add_weight(adcg_graph *graph, const char *name, adcg_dtype dtype, int32_t ndim, const adcg_dim *dims, adcg_value *out_value);
+ADCG_API adcg_status adcg_graph_add_weight(adcg_graph *graph, const char *name, adcg_dtype dtype, int32_t ndim, const adcg_dim *dims,
+                                           adcg_value *out_value);
 
 /* Adds a state: the caller's memory, bound with adcg_exec_bind, read and written (KV cache). All dims constant. */
-ADCG_API adcg_status adcg_graph_add_state(adcg_graph *graph, const char *name, adcg_dtype dtype, int32_t ndim, const adcg_dim *dims, adcg_value *out_value);
+ADCG_API adcg_status adcg_graph_add_state(adcg_graph *graph, const char *name, adcg_dtype dtype, int32_t ndim, const adcg_dim *dims,
+                                          adcg_value *out_value);
 
 /* Adds an op. Ops run in the order in which they are added.
  *   op          in: the exact name of a registered op
@@ -424,8 +427,8 @@ ADCG_API adcg_status adcg_graph_add_state(adcg_graph *graph, const char *name, a
  * Shapes of ops that have an infer function are known afterwards; those of others at freeze.
  * Returns ADCG_ERR_STATE (frozen), ADCG_ERR_NOT_FOUND (no such op), ADCG_ERR_GRAPH (arity, a value that is none, a
  * mutated input that is not a state), ADCG_ERR_ATTRIBUTE, ADCG_ERR_SHAPE, ADCG_ERR_DTYPE, ADCG_ERR_OP (infer failed). */
-ADCG_API adcg_status adcg_graph_add_op(adcg_graph *graph, const char *op, const adcg_value *inputs, int32_t num_inputs, const adcg_attr *attrs, int32_t num_attrs,
-                                       adcg_value *out_values, int32_t num_outputs);
+ADCG_API adcg_status adcg_graph_add_op(adcg_graph *graph, const char *op, const adcg_value *inputs, int32_t num_inputs,
+                                       const adcg_attr *attrs, int32_t num_attrs, adcg_value *out_values, int32_t num_outputs);
 
 /* Adds an output: `value` is written into a tensor that the caller provides at each replay, in the order in which
  * outputs are added. Returns ADCG_ERR_STATE (frozen), ADCG_ERR_GRAPH (name taken or empty, no such value). */
@@ -447,7 +450,9 @@ typedef struct adcg_value_info {
   int32_t role;     /* ADCG_ROLE_* */
   adcg_type type;   /* ndim 0 while not known */
 } adcg_value_info;
+/* clang-format off */
 #define ADCG_VALUE_INFO_INIT {sizeof(adcg_value_info), NULL, 0, {0, 0, {{0, 0, 0}}}}
+/* clang-format on */
 
 /* What a value is. Returns ADCG_ERR_NOT_FOUND for a number that is no value. */
 ADCG_API adcg_status adcg_graph_get_value_info(const adcg_graph *graph, adcg_value value, adcg_value_info *out_info);
@@ -509,7 +514,8 @@ enum { ADCG_PLAN_JSON = 1, ADCG_PLAN_TEXT = 2 };
 
 /* Writes the plan of an exec with these options: partitions, values with offsets, sizes and lifetimes, the bound and what
  * is live at the peak. Statuses as adcg_graph_forecast; ADCG_ERR_CANCELLED if `write` asked to stop. */
-ADCG_API adcg_status adcg_graph_write_plan(const adcg_graph *graph, const adcg_exec_options *options, int32_t format, adcg_write_fn write, void *user_data);
+ADCG_API adcg_status adcg_graph_write_plan(const adcg_graph *graph, const adcg_exec_options *options, int32_t format, adcg_write_fn write,
+                                           void *user_data);
 
 /* ---- Exec ---------------------------------------------------------------------------------------------- */
 
@@ -554,7 +560,8 @@ typedef int32_t (*adcg_progress_fn)(const adcg_progress *progress, void *user_da
  * Every weight and state must be bound. A bucket that fails leaves the others usable and runs eagerly; the call goes on and
  * returns the first failure. Returns ADCG_ERR_NOT_FOUND (not a size of this exec), ADCG_ERR_STATE (something is not bound),
  * ADCG_ERR_OP (the message names the op that broke the capture), ADCG_ERR_CANCELLED, ADCG_ERR_BUSY. */
-ADCG_API adcg_status adcg_exec_capture(adcg_exec *exec, const adcg_bucket *buckets, int32_t num_buckets, adcg_progress_fn progress, void *user_data);
+ADCG_API adcg_status adcg_exec_capture(adcg_exec *exec, const adcg_bucket *buckets, int32_t num_buckets, adcg_progress_fn progress,
+                                       void *user_data);
 
 enum { ADCG_BUCKET_EMPTY = 0, ADCG_BUCKET_CAPTURED = 1, ADCG_BUCKET_FAILED = 2 };
 
@@ -611,8 +618,8 @@ typedef struct adcg_step {
  * that is captured on first use.
  * Returns ADCG_ERR_BATCH, ADCG_ERR_SHAPE, ADCG_ERR_DTYPE, ADCG_ERR_DEVICE, ADCG_ERR_ADDRESS, ADCG_ERR_STATE (something is not
  * bound, nothing captured), ADCG_ERR_OP (the message names the op; states may be partly written), ADCG_ERR_BUSY. */
-ADCG_API adcg_status adcg_exec_replay(adcg_exec *exec, const adcg_batch *batch, const DLTensor *inputs, int32_t num_inputs, const DLTensor *outputs,
-                                      int32_t num_outputs, void *stream, adcg_step *out_step);
+ADCG_API adcg_status adcg_exec_replay(adcg_exec *exec, const adcg_batch *batch, const DLTensor *inputs, int32_t num_inputs,
+                                      const DLTensor *outputs, int32_t num_outputs, void *stream, adcg_step *out_step);
 
 /* Waits until everything that replays enqueued is done. On the host device they are done when they return. */
 ADCG_API adcg_status adcg_exec_synchronize(adcg_exec *exec);
@@ -658,7 +665,9 @@ static inline int64_t adcg_numel(const DLTensor *tensor) {
 
 /* Sequences and tokens of a batch, all kinds together. */
 static inline int64_t adcg_batch_seqs(const adcg_batch *batch) { return batch->prefill_seqs + batch->extend_seqs + batch->decode_seqs; }
-static inline int64_t adcg_batch_tokens(const adcg_batch *batch) { return batch->prefill_tokens + batch->extend_tokens + batch->decode_seqs; }
+static inline int64_t adcg_batch_tokens(const adcg_batch *batch) {
+  return batch->prefill_tokens + batch->extend_tokens + batch->decode_seqs;
+}
 
 /* Ends a launch with a message: return adcg_op_fail(call, "slot 7 is out of range"); */
 static inline adcg_status adcg_op_fail(const adcg_op_call *call, const char *message) {
@@ -671,12 +680,27 @@ static inline DLDataType adcg_dtype_to_dlpack(adcg_dtype dtype) {
   DLDataType t = {(uint8_t)kDLFloat, 32, 1};
   switch (dtype) {
     case ADCG_F16: t.bits = 16; break;
-    case ADCG_BF16: t.code = (uint8_t)kDLBfloat; t.bits = 16; break;
-    case ADCG_F8E4M3: t.code = (uint8_t)kDLFloat8_e4m3fn; t.bits = 8; break;
+    case ADCG_BF16:
+      t.code = (uint8_t)kDLBfloat;
+      t.bits = 16;
+      break;
+    case ADCG_F8E4M3:
+      t.code = (uint8_t)kDLFloat8_e4m3fn;
+      t.bits = 8;
+      break;
     case ADCG_I32: t.code = (uint8_t)kDLInt; break;
-    case ADCG_I64: t.code = (uint8_t)kDLInt; t.bits = 64; break;
-    case ADCG_U8: t.code = (uint8_t)kDLUInt; t.bits = 8; break;
-    case ADCG_BOOL: t.code = (uint8_t)kDLBool; t.bits = 8; break;
+    case ADCG_I64:
+      t.code = (uint8_t)kDLInt;
+      t.bits = 64;
+      break;
+    case ADCG_U8:
+      t.code = (uint8_t)kDLUInt;
+      t.bits = 8;
+      break;
+    case ADCG_BOOL:
+      t.code = (uint8_t)kDLBool;
+      t.bits = 8;
+      break;
     default: break;
   }
   return t;

@@ -29,18 +29,24 @@ typedef struct region {
   int64_t tokens_per_task;
 } region;
 
-adcg_status adcgk_check_sequences(const adcg_op_call *call, const int32_t *cu, const int32_t *input_pos, int64_t max_len, const char *limit) {
+adcg_status adcgk_check_sequences(const adcg_op_call *call, const int32_t *cu, const int32_t *input_pos, int64_t max_len,
+                                  const char *limit) {
   const int64_t seqs = adcg_batch_seqs(call->batch), tokens = adcg_batch_tokens(call->batch);
   if (seqs == 0) return ADCG_OK;
   if (cu[0] != 0) return adcgk_fail(call, "cu_seqlens[0] is %d, must be 0", cu[0]);
   for (int64_t s = 0; s < seqs; s++) {
-    if (cu[s + 1] <= cu[s]) return adcgk_fail(call, "cu_seqlens[%lld] is %d, must be more than cu_seqlens[%lld], which is %d", (long long)s + 1, cu[s + 1], (long long)s, cu[s]);
+    if (cu[s + 1] <= cu[s])
+      return adcgk_fail(call, "cu_seqlens[%lld] is %d, must be more than cu_seqlens[%lld], which is %d", (long long)s + 1, cu[s + 1],
+                        (long long)s, cu[s]);
   }
-  if (cu[seqs] != tokens) return adcgk_fail(call, "cu_seqlens[%lld] is %d, the step has %lld tokens", (long long)seqs, cu[seqs], (long long)tokens);
+  if (cu[seqs] != tokens)
+    return adcgk_fail(call, "cu_seqlens[%lld] is %d, the step has %lld tokens", (long long)seqs, cu[seqs], (long long)tokens);
   for (int64_t s = 0; s < seqs; s++) {
     if (input_pos[s] < 0) return adcgk_fail(call, "input_pos[%lld] is %d, must not be negative", (long long)s, input_pos[s]);
     const int64_t length = cu[s + 1] - cu[s];
-    if (input_pos[s] + length > max_len) return adcgk_fail(call, "input_pos[%lld] is %d and the sequence has %lld tokens, %s", (long long)s, input_pos[s], (long long)length, limit);
+    if (input_pos[s] + length > max_len)
+      return adcgk_fail(call, "input_pos[%lld] is %d and the sequence has %lld tokens, %s", (long long)s, input_pos[s], (long long)length,
+                        limit);
   }
   return ADCG_OK;
 }
@@ -49,7 +55,8 @@ adcg_status adcgk_check_sequences(const adcg_op_call *call, const int32_t *cu, c
 static adcg_status check_slots(const adcg_op_call *call, const int32_t *slots, int64_t seqs, int64_t count) {
   enum { WORDS = 512, WINDOW_SLOTS = 64 * WORDS };
   for (int64_t s = 0; s < seqs; s++) {
-    if (slots[s] < 0 || slots[s] >= count) return adcgk_fail(call, "slot_idx[%lld] is %d, the cache has %lld slots", (long long)s, slots[s], (long long)count);
+    if (slots[s] < 0 || slots[s] >= count)
+      return adcgk_fail(call, "slot_idx[%lld] is %d, the cache has %lld slots", (long long)s, slots[s], (long long)count);
   }
   for (int64_t base = 0; base < count; base += WINDOW_SLOTS) {
     uint64_t taken[WORDS];
@@ -73,8 +80,10 @@ static void store_rows(const region *r, char *cache, const char *rows, int64_t w
   char *to = cache + ((int64_t)r->slots[s] * r->max_len + r->input_pos[s] + t0 - r->cu[s]) * width * cache_size;
   const char *from = rows + t0 * width * size;
   const int64_t n = (t1 - t0) * width;
-  if (size == cache_size) memcpy(to, from, (size_t)(n * size));
-  else r->kernels->convert(to, r->cache_bf16, from, r->bf16, n);
+  if (size == cache_size)
+    memcpy(to, from, (size_t)(n * size));
+  else
+    r->kernels->convert(to, r->cache_bf16, from, r->bf16, n);
 }
 
 /* Writes tokens [first, end) of k and v to their slots. */
@@ -139,7 +148,8 @@ static void attend_tile(const region *r, int64_t s, int64_t g, int64_t h0, int64
   r->kernels->attend(&a);
   row = 0;
   for (int64_t t = t0; t < t1; t++) {
-    for (int64_t h = h0; h < h1; h++, row++) r->kernels->divide(r->out + (t * r->heads + h) * r->dv * size, r->bf16, sums + row * lda, total[row], r->dv);
+    for (int64_t h = h0; h < h1; h++, row++)
+      r->kernels->divide(r->out + (t * r->heads + h) * r->dv * size, r->bf16, sums + row * lda, total[row], r->dv);
   }
 }
 
@@ -205,7 +215,9 @@ adcg_status adcgk_attention(const adcg_op_call *call, void *user_data) {
   /* Rows of a tile: as many as fit its scratch; positions, all heads of the group together; with few tokens, heads of
    * a group are spread over the threads. A row's result does not depend on the tile that it is in. */
   const int64_t floats = (adcgk_ceil_div(r.d, 16) + adcgk_ceil_div(r.dv, 16)) * 16 + ADCGK_KEY_BLOCK;
-  if (floats > ADCGK_TILE_FLOATS) return adcgk_fail(call, "head dims %lld and %lld are too large: a row needs %lld floats of scratch, there are %d", (long long)r.d, (long long)r.dv, (long long)floats, ADCGK_TILE_FLOATS);
+  if (floats > ADCGK_TILE_FLOATS)
+    return adcgk_fail(call, "head dims %lld and %lld are too large: a row needs %lld floats of scratch, there are %d", (long long)r.d,
+                      (long long)r.dv, (long long)floats, ADCGK_TILE_FLOATS);
   r.tile_rows = adcgk_min(ADCGK_TILE_ROWS, ADCGK_TILE_FLOATS / floats);
   const int64_t group = r.heads / r.kv_heads, threads = pool ? adcgk_pool_threads(pool) : 1;
   r.tile_heads = adcgk_min(group, r.tile_rows);

@@ -33,7 +33,8 @@ typedef struct adcgk_op {
   adcg_op_workspace_fn workspace; /* NULL: none */
   /* State that is computed once per node of a graph from its attributes and types (rope's frequencies). NULL: none.
    * *out_state is one block of malloc's, the caller's to free(). */
-  adcg_status (*prepare)(const adcg_attr *attrs, int32_t num_attrs, const adcg_type *inputs, int32_t num_inputs, void **out_state, void (*set_error)(const char *));
+  adcg_status (*prepare)(const adcg_attr *attrs, int32_t num_attrs, const adcg_type *inputs, int32_t num_inputs, void **out_state,
+                         void (*set_error)(const char *));
 } adcgk_op;
 
 /* The op of that name, "adcg.linear"; NULL: none. */

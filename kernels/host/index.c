@@ -18,18 +18,26 @@ static void take_task(void *context, int64_t task) {
   const int64_t end = adcgk_min((task + 1) * r->block, r->rows), from = r->width * (r->x_bf16 ? 2 : 4), to = r->width * (r->y_bf16 ? 2 : 4);
   for (int64_t i = task * r->block; i < end; i++) {
     const char *row = r->x + r->index[i] * from;
-    if (r->x_bf16 == r->y_bf16) memcpy(r->y + i * to, row, (size_t)to);
-    else r->kernels->convert(r->y + i * to, r->y_bf16, row, r->x_bf16, r->width);
+    if (r->x_bf16 == r->y_bf16)
+      memcpy(r->y + i * to, row, (size_t)to);
+    else
+      r->kernels->convert(r->y + i * to, r->y_bf16, row, r->x_bf16, r->width);
   }
 }
 
 adcg_status adcgk_embedding(const adcg_op_call *call, void *user_data) {
   const DLTensor *ids = &call->inputs[0], *table = &call->inputs[1], *y = &call->outputs[0];
-  region r = {.kernels = adcgk_active(), .y = adcg_data(y), .x = adcg_data(table), .index = adcg_data(ids), .y_bf16 = adcgk_is_bf16(y), .x_bf16 = adcgk_is_bf16(table)};
+  region r = {.kernels = adcgk_active(),
+              .y = adcg_data(y),
+              .x = adcg_data(table),
+              .index = adcg_data(ids),
+              .y_bf16 = adcgk_is_bf16(y),
+              .x_bf16 = adcgk_is_bf16(table)};
   r.rows = ids->shape[0];
   r.width = table->shape[1];
   for (int64_t i = 0; i < r.rows; i++) {
-    if (r.index[i] < 0 || r.index[i] >= table->shape[0]) return adcgk_fail(call, "ids[%lld] is %d, the table has %lld rows", (long long)i, r.index[i], (long long)table->shape[0]);
+    if (r.index[i] < 0 || r.index[i] >= table->shape[0])
+      return adcgk_fail(call, "ids[%lld] is %d, the table has %lld rows", (long long)i, r.index[i], (long long)table->shape[0]);
   }
   r.block = adcgk_max(1, 16384 / r.width);
   adcgk_parallel(adcgk_pool_of(user_data), adcgk_ceil_div(r.rows, r.block), (double)(r.rows * r.width) * 0.2, take_task, &r);
@@ -44,7 +52,8 @@ adcg_status adcgk_gather_tokens(const adcg_op_call *call, void *user_data) {
   r.width = adcgk_row(hidden);
   r.x_bf16 = r.y_bf16 = adcgk_is_bf16(hidden);
   for (int64_t i = 0; i < r.rows; i++) {
-    if (r.index[i] < 0 || r.index[i] >= tokens) return adcgk_fail(call, "indices[%lld] is %d, the step has %lld tokens", (long long)i, r.index[i], (long long)tokens);
+    if (r.index[i] < 0 || r.index[i] >= tokens)
+      return adcgk_fail(call, "indices[%lld] is %d, the step has %lld tokens", (long long)i, r.index[i], (long long)tokens);
   }
   r.block = adcgk_max(1, 16384 / r.width);
   adcgk_parallel(adcgk_pool_of(user_data), adcgk_ceil_div(r.rows, r.block), (double)(r.rows * r.width) * 0.2, take_task, &r);
@@ -54,12 +63,18 @@ adcg_status adcgk_gather_tokens(const adcg_op_call *call, void *user_data) {
 static void argmax_task(void *context, int64_t task) {
   const region *r = context;
   const int64_t end = adcgk_min((task + 1) * r->block, r->rows), bytes = r->width * (r->x_bf16 ? 2 : 4);
-  for (int64_t i = task * r->block; i < end; i++) ((int32_t *)(void *)r->y)[i] = (int32_t)r->kernels->argmax(r->x + i * bytes, r->x_bf16, r->width);
+  for (int64_t i = task * r->block; i < end; i++)
+    ((int32_t *)(void *)r->y)[i] = (int32_t)r->kernels->argmax(r->x + i * bytes, r->x_bf16, r->width);
 }
 
 adcg_status adcgk_argmax(const adcg_op_call *call, void *user_data) {
   const DLTensor *x = &call->inputs[0];
-  region r = {.kernels = adcgk_active(), .y = adcg_data(&call->outputs[0]), .x = adcg_data(x), .x_bf16 = adcgk_is_bf16(x), .rows = x->shape[0], .width = x->shape[1]};
+  region r = {.kernels = adcgk_active(),
+              .y = adcg_data(&call->outputs[0]),
+              .x = adcg_data(x),
+              .x_bf16 = adcgk_is_bf16(x),
+              .rows = x->shape[0],
+              .width = x->shape[1]};
   r.block = adcgk_max(1, 16384 / r.width);
   adcgk_parallel(adcgk_pool_of(user_data), adcgk_ceil_div(r.rows, r.block), (double)(r.rows * r.width) * 0.15, argmax_task, &r);
   return ADCG_OK;

@@ -97,7 +97,8 @@ adcg_status adcgk_fail(const adcg_op_call *call, const char *format, ...) __attr
 
 /* Checks the real sequences of a step: cu_seqlens starts at 0, rises and ends at the step's tokens; no input_pos is
  * negative, and no sequence ends beyond `max_len` positions ("the cache holds 128 positions" is how `limit` ends the message). */
-adcg_status adcgk_check_sequences(const adcg_op_call *call, const int32_t *cu_seqlens, const int32_t *input_pos, int64_t max_len, const char *limit);
+adcg_status adcgk_check_sequences(const adcg_op_call *call, const int32_t *cu_seqlens, const int32_t *input_pos, int64_t max_len,
+                                  const char *limit);
 
 /* ---- Ops ----------------------------------------------------------------------------------------------- */
 
@@ -108,7 +109,8 @@ adcg_status adcgk_rms_norm(const adcg_op_call *call, void *user_data);
 adcg_status adcgk_add(const adcg_op_call *call, void *user_data);
 adcg_status adcgk_silu_mul(const adcg_op_call *call, void *user_data);
 adcg_status adcgk_rope(const adcg_op_call *call, void *user_data);
-adcg_status adcgk_rope_prepare(const adcg_attr *attrs, int32_t num_attrs, const adcg_type *inputs, int32_t num_inputs, void **out_state, void (*set_error)(const char *));
+adcg_status adcgk_rope_prepare(const adcg_attr *attrs, int32_t num_attrs, const adcg_type *inputs, int32_t num_inputs, void **out_state,
+                               void (*set_error)(const char *));
 adcg_status adcgk_embedding(const adcg_op_call *call, void *user_data);
 adcg_status adcgk_gather_tokens(const adcg_op_call *call, void *user_data);
 adcg_status adcgk_argmax(const adcg_op_call *call, void *user_data);

@@ -10,4 +10,3 @@
 #include "product.inc"
 #include "attend.inc"
 #include "table.inc"
-

@@ -206,7 +206,8 @@ adcgk_pool *adcgk_pool_create(int32_t threads) {
     threads = online < 1 ? 1 : online > MAX_THREADS ? MAX_THREADS : (int32_t)online;
 #if defined(__linux__)
     cpu_set_t allowed; /* a container or taskset may allow fewer */
-    if (sched_getaffinity(0, sizeof(allowed), &allowed) == 0 && CPU_COUNT(&allowed) >= 1 && CPU_COUNT(&allowed) < threads) threads = CPU_COUNT(&allowed);
+    if (sched_getaffinity(0, sizeof(allowed), &allowed) == 0 && CPU_COUNT(&allowed) >= 1 && CPU_COUNT(&allowed) < threads)
+      threads = CPU_COUNT(&allowed);
 #endif
   }
   if (threads > MAX_THREADS) threads = MAX_THREADS;

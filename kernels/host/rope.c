@@ -18,7 +18,8 @@ typedef struct rope_state {
 
 /* Frequencies in f32 and in the order of operations of transformers' modeling_rope_utils: theta^(-2i / rotary_dim),
  * then linear or llama3 scaling. Only the power is taken in double. */
-adcg_status adcgk_rope_prepare(const adcg_attr *attrs, int32_t num_attrs, const adcg_type *inputs, int32_t num_inputs, void **out_state, void (*set_error)(const char *)) {
+adcg_status adcgk_rope_prepare(const adcg_attr *attrs, int32_t num_attrs, const adcg_type *inputs, int32_t num_inputs, void **out_state,
+                               void (*set_error)(const char *)) {
   *out_state = NULL;
   if (num_attrs <= ORIGINAL_MAX_POSITION || num_inputs < 1 || inputs[0].ndim != 3) {
     set_error("rope: attributes or inputs are missing");

@@ -23,7 +23,12 @@ static void norm_task(void *context, int64_t task) {
 
 adcg_status adcgk_rms_norm(const adcg_op_call *call, void *user_data) {
   const DLTensor *x = &call->inputs[0], *weight = &call->inputs[1];
-  region r = {.kernels = adcgk_active(), .y = adcg_data(&call->outputs[0]), .a = adcg_data(x), .b = adcg_data(weight), .bf16 = adcgk_is_bf16(x), .b_bf16 = adcgk_is_bf16(weight)};
+  region r = {.kernels = adcgk_active(),
+              .y = adcg_data(&call->outputs[0]),
+              .a = adcg_data(x),
+              .b = adcg_data(weight),
+              .bf16 = adcgk_is_bf16(x),
+              .b_bf16 = adcgk_is_bf16(weight)};
   r.width = x->shape[x->ndim - 1];
   r.eps = (float)call->attrs[0].f;
   const int64_t elements = adcg_numel(x);
@@ -39,13 +44,22 @@ static void elements_task(void *context, int64_t task) {
   r->elements(r->y, r->a, r->b, r->bf16, first, adcgk_min(r->block, r->n - first));
 }
 
-static adcg_status elementwise(const adcg_op_call *call, void *user_data, void (*fn)(void *, const void *, const void *, bool, int64_t, int64_t), double nanoseconds) {
+static adcg_status elementwise(const adcg_op_call *call, void *user_data,
+                               void (*fn)(void *, const void *, const void *, bool, int64_t, int64_t), double nanoseconds) {
   const DLTensor *a = &call->inputs[0];
-  region r = {.y = adcg_data(&call->outputs[0]), .a = adcg_data(a), .b = adcg_data(&call->inputs[1]), .bf16 = adcgk_is_bf16(a), .n = adcg_numel(a), .block = 8192, .elements = fn};
+  region r = {.y = adcg_data(&call->outputs[0]),
+              .a = adcg_data(a),
+              .b = adcg_data(&call->inputs[1]),
+              .bf16 = adcgk_is_bf16(a),
+              .n = adcg_numel(a),
+              .block = 8192,
+              .elements = fn};
   adcgk_parallel(adcgk_pool_of(user_data), adcgk_ceil_div(r.n, r.block), (double)r.n * nanoseconds, elements_task, &r);
   return ADCG_OK;
 }
 
 adcg_status adcgk_add(const adcg_op_call *call, void *user_data) { return elementwise(call, user_data, adcgk_active()->add, 0.15); }
 
-adcg_status adcgk_silu_mul(const adcg_op_call *call, void *user_data) { return elementwise(call, user_data, adcgk_active()->silu_mul, 0.6); }
+adcg_status adcgk_silu_mul(const adcg_op_call *call, void *user_data) {
+  return elementwise(call, user_data, adcgk_active()->silu_mul, 0.6);
+}

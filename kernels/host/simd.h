@@ -35,8 +35,12 @@ typedef uint16_t vh __attribute__((vector_size(2 * SIMD_WIDTH)));
 #define PARTS(T) T a, b, c, d
 #define EACH(DO) DO(a, 0) DO(b, 4) DO(c, 8) DO(d, 12)
 #endif
-typedef struct { PARTS(vf); } vec;  /* 16 floats */
-typedef struct { PARTS(vi); } ivec; /* 16 int32; as a mask, all bits of a lane or none */
+typedef struct {
+  PARTS(vf);
+} vec;  /* 16 floats */
+typedef struct {
+  PARTS(vi);
+} ivec; /* 16 int32; as a mask, all bits of a lane or none */
 
 /* ---- One register -------------------------------------------------------------------------------------- */
 
@@ -52,7 +56,9 @@ ALWAYS vf r_min(vf x, vf y) { return (vf)_mm256_min_ps((__m256)x, (__m256)y); }
 #if defined(SIMD_NEON)
 ALWAYS vf r_fma(vf x, vf y, vf z) { return (vf)vfmaq_f32((float32x4_t)z, (float32x4_t)x, (float32x4_t)y); }
 #else
-ALWAYS vf r_fma(vf x, vf y, vf z) { return (vf){fmaf(x[0], y[0], z[0]), fmaf(x[1], y[1], z[1]), fmaf(x[2], y[2], z[2]), fmaf(x[3], y[3], z[3])}; }
+ALWAYS vf r_fma(vf x, vf y, vf z) {
+  return (vf){fmaf(x[0], y[0], z[0]), fmaf(x[1], y[1], z[1]), fmaf(x[2], y[2], z[2]), fmaf(x[3], y[3], z[3])};
+}
 #endif
 /* As x86 defines them: the second operand if either is NaN or both are equal. */
 ALWAYS vf r_max(vf x, vf y) {
@@ -72,7 +78,8 @@ ALWAYS vi r_iset(int32_t x) { return (vi){0} + x; }
 #if SIMD_WIDTH == 16
 /* One shuffle for zero-extension and shift: word i goes to the upper half of lane i. */
 ALWAYS vf r_widen(vh h) {
-  static const uint16_t upper[32] __attribute__((aligned(64))) = {0, 0, 0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0, 7, 0, 8, 0, 9, 0, 10, 0, 11, 0, 12, 0, 13, 0, 14, 0, 15};
+  static const uint16_t upper[32]
+      __attribute__((aligned(64))) = {0, 0, 0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0, 7, 0, 8, 0, 9, 0, 10, 0, 11, 0, 12, 0, 13, 0, 14, 0, 15};
   return (vf)_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, _mm512_load_si512(upper), _mm512_castsi256_si512((__m256i)h));
 }
 #else
@@ -87,11 +94,11 @@ ALWAYS vh r_narrow(vf x) {
 
 /* ---- 16 lanes ------------------------------------------------------------------------------------------ */
 
-#define LANEWISE1(NAME, R, X, EXPR)  \
-  ALWAYS R NAME(X x) {               \
-    R r;                             \
-    EACH(EXPR)                       \
-    return r;                        \
+#define LANEWISE1(NAME, R, X, EXPR) \
+  ALWAYS R NAME(X x) {              \
+    R r;                            \
+    EACH(EXPR)                      \
+    return r;                       \
   }
 #define LANEWISE2(NAME, R, X, Y, EXPR) \
   ALWAYS R NAME(X x, Y y) {            \
@@ -213,7 +220,7 @@ ALWAYS void v_store_part(float *to, vec x, int n) {
 ALWAYS vec v_load_bf16(const uint16_t *from) {
   vec r;
   vh h;
-#define DO(p, l)                          \
+#define DO(p, l)                   \
   memcpy(&h, from + l, sizeof(h)); \
   r.p = r_widen(h);
   EACH(DO)
@@ -227,8 +234,8 @@ ALWAYS vec v_load_bf16_part(const uint16_t *from, int n) {
 }
 ALWAYS void v_store_bf16(uint16_t *to, vec x) {
   vh h;
-#define DO(p, l)         \
-  h = r_narrow(x.p);     \
+#define DO(p, l)     \
+  h = r_narrow(x.p); \
   memcpy(to + l, &h, sizeof(h));
   EACH(DO)
 #undef DO
@@ -255,11 +262,15 @@ ALWAYS vec v_get(const void *from, bool bf16, int64_t first, int n) {
 }
 ALWAYS void v_put(void *to, bool bf16, int64_t first, int n, vec x) {
   if (bf16) {
-    if (n == LANES) v_store_bf16((uint16_t *)to + first, x);
-    else v_store_bf16_part((uint16_t *)to + first, x, n);
+    if (n == LANES)
+      v_store_bf16((uint16_t *)to + first, x);
+    else
+      v_store_bf16_part((uint16_t *)to + first, x, n);
   } else {
-    if (n == LANES) v_store((float *)to + first, x);
-    else v_store_part((float *)to + first, x, n);
+    if (n == LANES)
+      v_store((float *)to + first, x);
+    else
+      v_store_part((float *)to + first, x, n);
   }
 }
 

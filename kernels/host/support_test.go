@@ -158,14 +158,6 @@ func run(t *testing.T, name string, attrs []piecewise.Attr, output *array, input
 	return output
 }
 
-func bits(a *array) []uint32 {
-	u := make([]uint32, len(a.f))
-	for i, f := range a.f {
-		u[i] = math.Float32bits(f)
-	}
-	return u
-}
-
 func requireSameBits(t *testing.T, want, got *array, what string, args ...any) {
 	t.Helper()
 	require.Equal(t, len(want.f), len(got.f))

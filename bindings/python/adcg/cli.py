@@ -181,9 +181,9 @@ def _bench(args: argparse.Namespace) -> int:
                         g.output("y", g.linear(g.input("x", "float32", [g.tokens, k]), g.weight("w", dtype, [n, k])))
                         with g.compile({"w": w}, buckets=[m]) as exec_:
                             batch = adcg.Batch(decode_seqs=m)
-                            ins = {"x": rng.standard_normal((m, k), np.float32)}
-                            outs = {"y": np.empty((m, n), np.float32)}
-                            took = measure(lambda e=exec_, b=batch, i=ins, o=outs: e.replay(b, i, o))  # type: ignore[misc]
+                            inputs: dict[str, Any] = {"x": rng.standard_normal((m, k), np.float32)}
+                            outputs: dict[str, Any] = {"y": np.empty((m, n), np.float32)}
+                            took = measure(lambda e=exec_, b=batch, i=inputs, o=outputs: e.replay(b, i, o))  # type: ignore[misc]
                     print(f"{m:5} {n:6} {k:6} {dtype:>9} {took * 1e6:10.1f} {2 * m * n * k / took / 1e9:9.1f}")
     return 0
 
