@@ -10,6 +10,9 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#define LIKELY(x) __builtin_expect(!!(x), 1)
+#define UNLIKELY(x) __builtin_expect(!!(x), 0)
+
 /* ---- Messages, log, process state (process.c) -------------------------------------------------------- */
 
 /* Sets this thread's message, "function: text"; returns `status`. Never fails. */
@@ -244,6 +247,38 @@ int64_t tape_unit_point(tape_exec *exec, tape_unit *unit);
 int32_t tape_bucket_kind(const adcg_bucket *size);
 static inline void *tape_pointer(uintptr_t address) { return (void *)address; }
 
+/* ---- Parts of a step (step.c, dispatch.c, ports.c) ------------------------------------------------------------------ */
+
+/* Adds to a counter. One writer at a time (`busy`): readers see a moment's value, and no locked instruction is needed. */
+static inline void tape_count(_Atomic int64_t *counter, int64_t n) {
+  atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n, memory_order_relaxed);
+}
+
+/* The step that a dynamic op runs as: launch, then zeroed tails. user_data is its tape_node. */
+adcg_status tape_run_dynamic(const adcg_op_call *call, void *user_data);
+/* "op `my.scale#1`: message": what a failed step says. */
+adcg_status tape_fail_step(const tape_exec *exec, const char *function, const tape_unit *unit, const tape_step *step, adcg_status status);
+
+/* Checks a batch, copies it into the exec, where the calls point, and adds it up. */
+adcg_status tape_take_batch(tape_exec *exec, const adcg_batch *batch);
+/* Chooses: the smallest full graph that covers the batch, else the smallest parts, else eager. */
+tape_route tape_dispatch(tape_exec *exec);
+
+/* Checks a tensor of the caller's against a value: device, dtype, rank, dims behind the first, compactness, alignment.
+ * `min_rows`: rows it must have at least, or exactly if `exact`. `what` is "inputs[0]" and so on. */
+adcg_status tape_check_tensor(const tape_exec *exec, const char *function, const char *what, const tape_value *value,
+                              const DLTensor *tensor, int64_t min_rows, bool exact);
+adcg_status tape_check_tensors(tape_exec *exec, const DLTensor *inputs, const DLTensor *outputs);
+/* Refuses tensors whose written rows overlap what the step reads or writes elsewhere. */
+adcg_status tape_check_overlaps(tape_exec *exec, const DLTensor *inputs, const DLTensor *outputs, const tape_route *r);
+/* Decides for each tensor where it is used (exec->slots), and brings inputs to the bucket's size. */
+void tape_take_tensors(tape_exec *exec, const DLTensor *inputs, const DLTensor *outputs, const tape_route *r, adcg_step *step);
+/* Copies the real rows of outputs that were staged, or that live elsewhere. */
+void tape_give_outputs(const tape_exec *exec, const DLTensor *outputs, adcg_step *step);
+
+/* Whether every op of the unit has workspace enough at its size, for which nobody may have planned. */
+adcg_status tape_check_workspaces(const tape_exec *exec, const char *function, const tape_unit *unit);
+
 /* ---- Running (replay.c, capture.c, verify.c) ------------------------------------------------------------------- */
 
 /* Beside ADCG_*: this bucket must be captured before the step can run; *out_bucket says which. */
@@ -264,20 +299,6 @@ adcg_status tape_verify_run(tape_exec *exec, tape_unit *unit);
 
 /* Binds or re-binds one weight or state (index among the bound ones); the caller holds the exec. */
 adcg_status tape_bind(tape_exec *exec, int32_t index, const DLTensor *tensor);
-
-/* Checks a tensor of the caller's against a value: device, dtype, rank, dims behind the first, compactness, alignment.
- * `min_rows`: rows it must have at least, or exactly if `exact`. `what` is "inputs[0]" and so on. */
-adcg_status tape_check_tensor(const tape_exec *exec, const char *function, const char *what, const tape_value *value,
-                              const DLTensor *tensor, int64_t min_rows, bool exact);
-
-/* Whether every op of the unit has workspace enough at its size, for which nobody may have planned. */
-adcg_status tape_check_workspaces(const tape_exec *exec, const char *function, const tape_unit *unit);
-
-/* The step that a dynamic op runs as: launch, then zeroed tails. user_data is its tape_node. */
-adcg_status tape_run_dynamic(const adcg_op_call *call, void *user_data);
-
-/* "op `my.scale#1`: message": what a failed step says. */
-adcg_status tape_fail_step(const tape_exec *exec, const char *function, const tape_unit *unit, const tape_step *step, adcg_status status);
 
 void tape_read_bucket(const tape_bucket *bucket, adcg_bucket_info *out);
 void tape_read_stats(const tape_exec *exec, adcg_stats *out);

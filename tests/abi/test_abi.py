@@ -1,8 +1,8 @@
 """The ABI against the committed description of the last release, adcg-0.1.txt: what stands there may not change or go.
 
 What is new may come: functions, constants, and fields at the end of structs that begin with struct_size. A release
-writes its description with `python tests/abi/test_abi.py > tests/abi/adcg-0.1.txt`; whatever else changes it is
-a bump of the soname. The facts come from the compiler (sizeof, offsetof, values), the prototypes from the header's text.
+writes its description with `python tests/abi/test_abi.py > tests/abi/adcg-0.1.txt`; whatever else changes it is a bump
+of the soname. The facts come from the compiler (sizeof, offsetof, values), the prototypes from the header's text.
 """
 
 from __future__ import annotations
