@@ -113,7 +113,7 @@ golden: $(LIBS) $(VENV)/stamp ## checks a folder of the golden format: make gold
 bench: $(LIBS) $(VENV)/stamp build/bench/replay ## replay against a bare C loop, kernels, Python, peers
 	build/bench/replay
 	$(GO) test -run '^$$' -bench . ./kernels/... ./piecewise/...
-	@for f in $(wildcard tests/bench/*.py); do echo "== $(BENCH_PY) $$f"; $(BENCH_PY) $$f || exit 1; done
+	@for f in $(wildcard tests/bench/bench_*.py); do echo "== $(BENCH_PY) $$f"; $(BENCH_PY) $$f || exit 1; done
 
 lint: $(VENV)/stamp $(YYJSON)/yyjson.h ## formats, vets, warnings as errors, types, import directions
 	tools/lint.sh $(VENV) $(STATICCHECK) $(YYJSON)
