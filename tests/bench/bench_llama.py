@@ -28,6 +28,7 @@ from machine import state
 from tabulate import tabulate
 
 PROMPT, DECODED, PREFILL = 64, 32, 512
+PAUSE = 0.1  # seconds
 TARGETS = {"decode, batch 1": 10.0, "decode, batch 8": 5.0, "prefill of 512": 2.0}
 
 
@@ -117,9 +118,10 @@ def main() -> None:
                 for call in calls.values():
                     call()  # warm
                 for n in range(args.rounds):
-                    # The order rotates: a peer's threads may still be spinning when the next one begins.
+                    # Everybody's threads spin for a while after their work: let them go to sleep before the next one's turn.
                     names = list(calls)
                     for name in names[n % len(names) :] + names[: n % len(names)]:
+                        time.sleep(PAUSE)
                         speeds[name].append(calls[name]())
                 median = {name: statistics.median(values) for name, values in speeds.items()}
                 row = [work, median["replay"], median["eager"], f"{median['replay'] / median['eager']:.2f}x"]
