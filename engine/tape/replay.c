@@ -119,10 +119,17 @@ static inline bool same_tensor(const DLTensor *was, int64_t rows, const adcg_typ
   return true;
 }
 
+static inline bool same_batch(const adcg_batch *a, const adcg_batch *b) {
+  return ((a->struct_size ^ b->struct_size) | (uint64_t)(a->prefill_seqs ^ b->prefill_seqs) |
+          (uint64_t)(a->prefill_tokens ^ b->prefill_tokens) | (uint64_t)(a->extend_seqs ^ b->extend_seqs) |
+          (uint64_t)(a->extend_tokens ^ b->extend_tokens) | (uint64_t)(a->decode_seqs ^ b->decode_seqs) |
+          (uint64_t)(a->query_len ^ b->query_len)) == 0;
+}
+
 /* Whether this step is just like the one before, which was checked and dispatched. */
 static inline bool repeats(const tape_exec *exec, const adcg_batch *batch, const DLTensor *inputs, const DLTensor *outputs) {
   const tape_memo *memo = &exec->memo;
-  if (memo->generation != exec->generation || memcmp(batch, &exec->batch, sizeof *batch) != 0) return false;
+  if (memo->generation != exec->generation || !same_batch(batch, &exec->batch)) return false;
   for (int32_t i = 0; i < exec->num_inputs; i++)
     if (!same_tensor(&memo->ports[i], memo->rows[i], &exec->values[exec->inputs[i].value].type, &inputs[i])) return false;
   for (int32_t i = 0, k = exec->num_inputs; i < exec->num_outputs; i++, k++)

@@ -496,7 +496,7 @@ typedef struct adcg_forecast {
   int64_t staging_bytes;      /* of the arena: what a step whose tensors are all too short for their bucket needs */
   int64_t workspace_bytes;    /* of the arena: the largest workspace of one op */
   int64_t lower_bound_bytes;  /* the most that is ever live at once: no plan can be smaller */
-  int64_t bucket_sum_bytes;   /* what an arena of each bucket's own would take, added up */
+  int64_t bucket_sum_bytes;   /* what an arena of its own for each token bucket would take at the least, added up */
   int32_t num_buckets;        /* captured sizes, of all kinds */
   int32_t num_segments;       /* static segments that are captured */
   int32_t num_dynamic_ops;    /* partitions that run between them */
