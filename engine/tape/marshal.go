@@ -53,7 +53,7 @@ func fillAttrs(b *block, attrs []piecewise.Attr) []C.adcg_attr {
 	return out
 }
 
-// AttrAt reads the attribute number i of a C array.
+// attrOf reads an attribute of C memory.
 func attrOf(a *C.adcg_attr) piecewise.Attr {
 	out := piecewise.Attr{Type: piecewise.AttrType(a._type), Int: int64(a.i), Float: float64(a.f)}
 	if a.name != nil {
