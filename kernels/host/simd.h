@@ -5,6 +5,9 @@
  * is exactly rounded (fma is one rounding everywhere), all instruction sets give the same bits. Contraction is off
  * (-std=c11), so a product and a sum are fused where v_fma says so and nowhere else.
  */
+#if defined(__clang__)
+#pragma STDC FP_CONTRACT OFF /* gcc: -std=c11 does it */
+#endif
 #include <math.h>
 #include <stdbool.h>
 #include <stdint.h>

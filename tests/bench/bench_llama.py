@@ -118,7 +118,7 @@ def main() -> None:
                 for call in calls.values():
                     call()  # warm
                 for n in range(args.rounds):
-                    # Everybody's threads spin for a while after their work: let them go to sleep before the next one's turn.
+                    # Everybody's threads spin for a while after their work: let them go to sleep first.
                     names = list(calls)
                     for name in names[n % len(names) :] + names[: n % len(names)]:
                         time.sleep(PAUSE)
