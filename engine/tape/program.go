@@ -100,7 +100,7 @@ func write(b *block, spec Spec) (*C.tape_exec, error) {
 	e := &array[C.tape_exec](b, 1)[0]
 	e.max_tokens, e.max_seqs, e.max_seq_len = C.int64_t(g.Limits.MaxTokens), C.int64_t(g.Limits.MaxSeqs), C.int64_t(g.Limits.MaxSeqLen)
 	e.mode, e.policy = C.int32_t(plan.Options.Mode), flag(spec.Explicit)
-	e.support, e.verify, e.query_len = C.int32_t(g.Support()), flag(spec.Verify), C.int64_t(plan.Options.QueryLen)
+	e.verify, e.query_len = flag(spec.Verify), C.int64_t(plan.Options.QueryLen)
 	e.device.device_type, e.device.device_id = C.DLDeviceType(spec.DeviceType), C.int32_t(spec.DeviceID)
 	e.arena, e.arena_bytes = (*C.char)(C.tape_pointer(C.uintptr_t(spec.Arena))), C.int64_t(plan.ArenaBytes)
 

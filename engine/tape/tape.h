@@ -189,7 +189,6 @@ typedef struct tape_exec {
   int64_t max_tokens, max_seqs, max_seq_len;
   int32_t mode;    /* ADCG_MODE_* */
   int32_t policy;  /* ADCG_CAPTURE_ON_FIRST_USE, _EXPLICIT */
-  int32_t support; /* ADCG_CAPTURE_*: the least of all dynamic ops */
   int32_t verify;
   int64_t query_len;
   DLDevice device;
