@@ -54,9 +54,9 @@ func peak(items []Interval) int64 {
 }
 
 // Pack places intervals so that no two that share a time share a byte, and tries to end low. It places them one after
-// the other, each into the tightest gap between those that are there, in several orders; the lowest result is taken,
-// and one that reaches the bound ends the search. The same intervals always get the same offsets. Times are 0 or more.
-func Pack(items []Interval) Placement {
+// the other, each into the tightest gap between those that are there, in several orders; if none of them reaches the
+// bound, it searches. The same intervals and nodes always give the same offsets. Times are 0 or more.
+func Pack(items []Interval, effort Effort) Placement {
 	p := newPacker(items)
 	best := Placement{Offsets: make([]int64, len(items)), Height: -1, Bound: peak(p.items)}
 	for _, order := range orders {
@@ -68,11 +68,15 @@ func Pack(items []Interval) Placement {
 		if height, ok := p.place(sequence, best.Height); ok {
 			best.Height = height
 			copy(best.Offsets, p.offsets)
+			if effort.Better != nil {
+				effort.Better(&best)
+			}
 		}
 		if best.Height == best.Bound {
-			break
+			return best
 		}
 	}
+	improve(p.items, &best, effort)
 	return best
 }
 

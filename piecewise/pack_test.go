@@ -29,14 +29,14 @@ func requireValid(t *testing.T, items []Interval, p Placement) {
 }
 
 func TestPackByHand(t *testing.T) {
-	assert.Equal(t, Placement{Offsets: []int64{}, Height: 0, Bound: 0}, Pack(nil))
-	assert.Equal(t, Placement{Offsets: []int64{0}, Height: 64, Bound: 64}, Pack([]Interval{{3, 3, 1}}))
+	assert.Equal(t, Placement{Offsets: []int64{}, Height: 0, Bound: 0}, Pack(nil, Effort{}))
+	assert.Equal(t, Placement{Offsets: []int64{0}, Height: 64, Bound: 64}, Pack([]Interval{{3, 3, 1}}, Effort{}))
 
 	// Two short ones share the place under a long one; ends touch, so they may not overlap it.
-	p := Pack([]Interval{{0, 2, 128}, {3, 4, 100}, {0, 4, 64}})
+	p := Pack([]Interval{{0, 2, 128}, {3, 4, 100}, {0, 4, 64}}, Effort{})
 	assert.Equal(t, int64(192), p.Height)
 	assert.Equal(t, p.Offsets[0], p.Offsets[1])
-	p = Pack([]Interval{{0, 3, 128}, {3, 4, 100}})
+	p = Pack([]Interval{{0, 3, 128}, {3, 4, 100}}, Effort{})
 	assert.Equal(t, int64(256), p.Height, "both inclusive: they share time 3")
 
 	assert.Equal(t, int64(192), LowerBound([]Interval{{0, 3, 65}, {3, 4, 64}, {4, 9, 64}}))
@@ -53,10 +53,10 @@ func TestPackRandom(t *testing.T) {
 			first := r.Intn(span)
 			items[i] = Interval{first, first + r.Intn(1+r.Intn(span)), 1 + r.Int63n(1<<uint(1+r.Intn(12)))}
 		}
-		p := Pack(items)
+		p := Pack(items, Effort{})
 		requireValid(t, items, p)
 		require.Equal(t, p.Bound, LowerBound(items))
-		require.Equal(t, p, Pack(items), "the same every time")
+		require.Equal(t, p, Pack(items, Effort{}), "the same every time")
 		bound, height = bound+p.Bound, height+p.Height
 	}
 	t.Logf("height over bound: %.4f", float64(height)/float64(bound))
@@ -101,7 +101,7 @@ func TestPackSearches(t *testing.T) {
 			items[i] = Interval{first, first + r.Intn(4), 64 * (1 + r.Int63n(6))}
 		}
 		best := exhaustive(items)
-		p := Pack(items)
+		p := Pack(items, Effort{})
 		require.LessOrEqual(t, p.Bound, best)
 		require.GreaterOrEqual(t, p.Height, best)
 		optimal, ours = optimal+best, ours+p.Height
@@ -167,7 +167,7 @@ func packShapes() map[string][]Interval {
 func TestPackLarge(t *testing.T) {
 	for name, items := range packShapes() {
 		begin := time.Now()
-		p := Pack(items)
+		p := Pack(items, Effort{})
 		took := time.Since(begin)
 		requireValid(t, items, p)
 		t.Logf("%s: %v, height over bound %.4f", name, took, float64(p.Height)/float64(p.Bound))
@@ -179,7 +179,7 @@ func BenchmarkPack(b *testing.B) {
 	for name, items := range packShapes() {
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
-				Pack(items)
+				Pack(items, Effort{})
 			}
 		})
 	}

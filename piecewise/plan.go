@@ -191,7 +191,7 @@ func (p *Plan) pack(blocks []block) {
 	for i, b := range blocks {
 		items[i] = Interval{First: b.First, Last: b.Last, Size: reserve(b.Bytes)}
 	}
-	placed := Pack(items)
+	placed := Pack(items, Effort{})
 	p.ArenaBytes, p.LowerBound = placed.Height, placed.Bound
 	p.BucketSum = bucketSum(g, p.Buckets, blocks, items)
 

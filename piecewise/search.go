@@ -1,0 +1,506 @@
+package piecewise
+
+import (
+	"cmp"
+	"math/bits"
+	"slices"
+)
+
+// search looks for a placement of intervals below a given height, by depth-first search over canonical placements: those
+// in which every interval rests on the ground or on another one. Any placement can be brought into this form by letting
+// its intervals fall.
+//
+// The state is a skyline: a floor at each section, below which nothing more will be placed. A decision is about one
+// section at the bottom of a valley of the skyline: one of the intervals that lie wholly in the valley is the lowest that
+// is left over this section, and rests on its floor; or none of them is, and the floor rises to where the next one can
+// rest, which wastes what is between. A branch ends when at some section the floor and what is left over it exceed the
+// height. Three things keep the tree small.
+//
+//   - Floors rise by themselves to the lowest support of what is left over them, as far as that leads (propagate).
+//   - The skyline falls into parts that no interval connects: each is solved by itself.
+//   - Every floor remembers the decisions that it rests on, its blame. A dead end blames a set of decisions; those that
+//     are not among it cannot mend it, and are not tried otherwise (conflict-directed backjumping).
+//
+// Dead ends are remembered by a hash of the floors and of what is left, so that another order of the same decisions does
+// not visit them again. A collision could hide a placement, never make a wrong one.
+type search struct {
+	sec   sections
+	size  []int64
+	fixed []int64 // per interval: the offset that it must have; -1: any
+	rank  []int32 // per interval: which is tried first
+	twin  []int32 // per interval: an earlier one with the same sections and size; -1 if none
+	pick  rule
+
+	height        int64
+	nodes, budget int64
+	stopped       bool
+
+	floor  []int64 // per section
+	left   []int64 // per section: the sizes of all that is not placed
+	over   []int32 // per section: the interval whose top is the floor; -1: none, it rose
+	blame  []uint64
+	member [][]int32 // per section: its intervals, those not placed first
+	count  []int32   // per section: how many are not placed
+	spot   [][]int32 // per interval and section of its own: where it stands in member
+
+	support   []int64 // per interval: the highest floor below it
+	supporter []int32 // per interval: the section that has it; -1 if that is its fixed offset
+	placed    []bool
+	offset    []int64
+
+	trail    []change
+	saved    []uint64 // blames that undo brings back
+	queue    []int32  // sections whose floor may rise by itself
+	queued   []bool
+	crushed  int32 // a section whose floor lifted a fixed interval off its offset; -1
+	words    int   // of a blame
+	conflict []uint64
+	room     [][]uint64 // per level: blame of what failed so far
+	why      []uint64
+	nothing  []uint64
+
+	keyOf  []uint64 // per interval: a random number
+	keys   []uint64 // per section: of its floor and of the intervals that begin here and are left, added up
+	failed map[uint64]struct{}
+}
+
+// rule says which section of the valleys is decided next.
+type rule uint8
+
+const (
+	fewestOptions    rule = iota // where the fewest can rest
+	lowestFloor                  // the lowest, among them where the fewest can rest
+	leastWaste                   // where the least can be wasted
+	lowestLeastWaste             // the lowest, among them where the least can be wasted
+	fewestLowest                 // where the fewest can rest, among them the lowest
+	numRules
+)
+
+type changeKind uint8
+
+const (
+	floorRose changeKind = iota
+	supportRose
+	wasPlaced
+)
+
+// change is what undo needs.
+type change struct {
+	kind  changeKind
+	at    int32 // section, or interval
+	other int32 // over, or supporter
+	old   int64
+}
+
+const (
+	never   = int64(1) << 62
+	noBlame = int32(-1)
+)
+
+// newSearch takes intervals whose sizes are positive; fixed may be nil.
+func newSearch(items []Interval, fixed []int64) *search {
+	n := len(items)
+	s := &search{sec: newSections(items), size: make([]int64, n), fixed: fixed, failed: map[uint64]struct{}{}}
+	m := int(s.sec.count)
+	s.words = (2*n+63)/64 + 1
+	s.floor, s.left, s.over, s.count = make([]int64, m), make([]int64, m), make([]int32, m), make([]int32, m)
+	s.blame, s.queued, s.member = make([]uint64, m*s.words), make([]bool, m), make([][]int32, m)
+	s.support, s.supporter, s.offset = make([]int64, n), make([]int32, n), make([]int64, n)
+	s.placed, s.spot, s.rank, s.twin = make([]bool, n), make([][]int32, n), make([]int32, n), make([]int32, n)
+	s.conflict, s.why, s.nothing = make([]uint64, s.words), make([]uint64, s.words), make([]uint64, s.words)
+	s.keyOf, s.keys = make([]uint64, n), make([]uint64, m)
+	type shape struct {
+		lo, hi int32
+		size   int64
+	}
+	seen := map[shape]int32{}
+	for i, it := range items {
+		s.size[i], s.rank[i], s.keyOf[i], s.twin[i] = it.Size, int32(i), scramble(uint64(i)+1), -1
+		for t := s.sec.lo[i]; t <= s.sec.hi[i]; t++ {
+			s.spot[i] = append(s.spot[i], int32(len(s.member[t])))
+			s.member[t] = append(s.member[t], int32(i))
+		}
+		if fixed != nil && fixed[i] >= 0 {
+			continue
+		}
+		key := shape{s.sec.lo[i], s.sec.hi[i], it.Size}
+		if j, ok := seen[key]; ok {
+			s.twin[i] = j
+		}
+		seen[key] = int32(i)
+	}
+	if fixed == nil {
+		s.fixed = slices.Repeat([]int64{-1}, n)
+	}
+	return s
+}
+
+// outcome of a search.
+type outcome int
+
+const (
+	gaveUp     outcome = iota // the budget is spent
+	found                     // offset has a placement
+	impossible                // there is none
+)
+
+// run searches for a placement below a height, in at most so many nodes. Dead ends of earlier runs at the same height
+// are not visited again.
+func (s *search) run(height, budget int64) outcome {
+	if height != s.height {
+		clear(s.failed)
+	}
+	s.height, s.nodes, s.budget, s.stopped, s.crushed = height, 0, budget, false, -1
+	s.trail, s.saved = s.trail[:0], s.saved[:0]
+	clear(s.blame)
+	for i := range s.size {
+		s.placed[i], s.support[i], s.supporter[i] = false, max(0, s.fixed[i]), noBlame
+	}
+	s.dropQueue()
+	for t := range s.floor {
+		s.floor[t], s.left[t], s.over[t], s.count[t] = 0, 0, -1, int32(len(s.member[t]))
+		s.keys[t] = floorKey(int32(t), 0)
+		for _, i := range s.member[t] {
+			s.left[t] += s.size[i]
+			if s.sec.lo[i] == int32(t) {
+				s.keys[t] += s.keyOf[i]
+			}
+		}
+		if s.left[t] > height {
+			return impossible
+		}
+		s.enqueue(int32(t))
+	}
+	switch {
+	case s.propagate() && s.solve(0, s.sec.count-1, 0):
+		return found
+	case s.stopped:
+		return gaveUp
+	}
+	return impossible
+}
+
+// solve places all that is left over sections a to b, which nothing connects to the others. If it cannot, conflict holds
+// the decisions to blame.
+func (s *search) solve(a, b int32, level int) bool {
+	for a <= b && s.count[a] == 0 {
+		a++
+	}
+	for a <= b && s.count[b] == 0 {
+		b--
+	}
+	if a > b {
+		return true
+	}
+	for t := a; t <= b; t++ {
+		if s.count[t] == 0 { // two parts at least; the shorter one fails sooner
+			if t-a < b-t {
+				return s.solve(a, t, level) && s.solve(t, b, level)
+			}
+			return s.solve(t, b, level) && s.solve(a, t, level)
+		}
+	}
+	if s.nodes++; s.nodes > s.budget || level >= 64*s.words {
+		s.stopped = true
+		return false
+	}
+	key := s.hash(a, b)
+	if _, known := s.failed[key]; known {
+		clear(s.conflict)
+		for t := a; t <= b; t++ {
+			join(s.conflict, s.blameOf(t))
+		}
+		return false
+	}
+	solved := s.decide(a, b, level)
+	if !solved && !s.stopped {
+		s.failed[key] = struct{}{}
+	}
+	return solved
+}
+
+// decide tries all that can be the lowest interval over one section.
+func (s *search) decide(a, b int32, level int) bool {
+	t, first, last := s.choose(a, b)
+	for len(s.room) <= level {
+		s.room = append(s.room, make([]uint64, s.words))
+	}
+	blamed := s.room[level]
+	copy(blamed, s.blameOf(t))
+	next := never // the lowest floor at which something can rest that does not rest on this one
+	var buffer [64]int32
+	options := buffer[:0]
+	for _, i := range s.member[t][:s.count[t]] {
+		if s.support[i] == s.floor[t] {
+			options = append(options, i)
+		} else {
+			next = min(next, s.support[i])
+			join(blamed, s.blameOf(s.supporter[i]))
+		}
+	}
+	slices.SortFunc(options, func(i, j int32) int { return cmp.Compare(s.rank[i], s.rank[j]) })
+	for _, i := range options {
+		if s.needless(i) {
+			continue
+		}
+		mark := len(s.trail)
+		if s.place(i, t, level) && s.solve(a, b, level+1) {
+			return true
+		}
+		s.undo(mark)
+		if s.stopped || !has(s.conflict, level) {
+			return false // the same would happen whatever is decided here
+		}
+		join(blamed, s.conflict)
+	}
+	// None of them rests on this floor: what is lowest here rests on something else in the valley, or outside it.
+	for u := first; u <= last; u++ {
+		join(blamed, s.blameOf(u))
+		for _, i := range s.member[u][:s.count[u]] {
+			if (s.sec.lo[i] == u || u == first) && (s.sec.lo[i] > t || s.sec.hi[i] < t) {
+				next = min(next, s.support[i]+s.size[i])
+				join(blamed, s.blameOf(s.supporter[i]))
+			}
+		}
+	}
+	remove(blamed, level)
+	if next+s.left[t] <= s.height {
+		mark := len(s.trail)
+		copy(s.why, blamed)
+		add(s.why, level)
+		s.raise(t, next, -1, s.why)
+		if s.propagate() && s.solve(a, b, level+1) {
+			return true
+		}
+		s.undo(mark)
+		if s.stopped || !has(s.conflict, level) {
+			return false
+		}
+		join(blamed, s.conflict)
+		remove(blamed, level)
+	}
+	copy(s.conflict, blamed)
+	return false
+}
+
+// choose picks the section to decide, by the rule, and gives the first and last section of its valley.
+func (s *search) choose(a, b int32) (section, first, last int32) {
+	section = -1
+	var options, waste, floor int64
+	for l := a; l <= b; {
+		r := l
+		for r < b && s.floor[r+1] == s.floor[l] {
+			r++
+		}
+		if (l == a || s.floor[l-1] > s.floor[l]) && (r == b || s.floor[r+1] > s.floor[l]) {
+			for t := l; t <= r; t++ {
+				w, f := s.height-s.floor[t]-s.left[t], s.floor[t]
+				o := min(w, 1) // raising the floor is an option too
+				for _, i := range s.member[t][:s.count[t]] {
+					if s.support[i] == f {
+						o++
+					}
+				}
+				var order int
+				switch s.pick {
+				case fewestOptions:
+					order = cmp.Or(cmp.Compare(o, options), cmp.Compare(w, waste))
+				case lowestFloor:
+					order = cmp.Or(cmp.Compare(f, floor), cmp.Compare(o, options), cmp.Compare(w, waste))
+				case leastWaste:
+					order = cmp.Or(cmp.Compare(w, waste), cmp.Compare(o, options))
+				case lowestLeastWaste:
+					order = cmp.Or(cmp.Compare(f, floor), cmp.Compare(w, waste), cmp.Compare(o, options))
+				default:
+					order = cmp.Or(cmp.Compare(o, options), cmp.Compare(f, floor), cmp.Compare(w, waste))
+				}
+				if section < 0 || order < 0 {
+					section, first, last, options, waste, floor = t, l, r, o, w, f
+				}
+			}
+		}
+		l = r + 1
+	}
+	return section, first, last
+}
+
+// needless tells whether placing i leads to nothing new: its twin, or the same two with their order turned round, would do
+// as well. Fixed intervals have no twin, and stay where they are.
+func (s *search) needless(i int32) bool {
+	if j := s.twin[i]; j >= 0 && !s.placed[j] {
+		return true
+	}
+	lo, hi := s.sec.lo[i], s.sec.hi[i]
+	below := s.over[lo]
+	return below > i && below == s.over[hi] && s.sec.lo[below] == lo && s.sec.hi[below] == hi && s.fixed[i] < 0 && s.fixed[below] < 0
+}
+
+// place puts an interval on its support, which is the floor of section t. False: a dead end.
+func (s *search) place(i, t int32, level int) bool {
+	s.trail = append(s.trail, change{kind: wasPlaced, at: i})
+	s.placed[i] = true
+	s.offset[i] = s.support[i]
+	top := s.support[i] + s.size[i]
+	copy(s.why, s.blameOf(t))
+	add(s.why, level)
+	lo, hi := s.sec.lo[i], s.sec.hi[i]
+	for u := lo; u <= hi; u++ {
+		s.left[u] -= s.size[i]
+		s.count[u]--
+		s.swap(u, i, s.count[u])
+	}
+	s.keys[lo] -= s.keyOf[i]
+	for u := lo; u <= hi; u++ {
+		s.raise(u, top, i, s.why)
+		s.enqueue(u)
+	}
+	return s.propagate()
+}
+
+// swap moves a member of a section to a spot.
+func (s *search) swap(t, i, to int32) {
+	members := s.member[t]
+	from := &s.spot[i][t-s.sec.lo[i]]
+	other := members[to]
+	s.spot[other][t-s.sec.lo[other]] = *from
+	members[*from], members[to] = other, i
+	*from = to
+}
+
+// raise lifts a floor, and the supports that it carries. by is the interval whose top it is, -1 if it is none's.
+func (s *search) raise(t int32, to int64, by int32, why []uint64) {
+	s.trail = append(s.trail, change{floorRose, t, s.over[t], s.floor[t]})
+	s.saved = append(s.saved, s.blameOf(t)...)
+	join(s.blameOf(t), why)
+	s.setFloor(t, to, by)
+	for _, i := range s.member[t][:s.count[t]] {
+		if s.support[i] >= to {
+			continue
+		}
+		s.trail = append(s.trail, change{supportRose, i, s.supporter[i], s.support[i]})
+		s.support[i], s.supporter[i] = to, t
+		if s.fixed[i] >= 0 {
+			s.crushed = t
+		}
+		for u := s.sec.lo[i]; u <= s.sec.hi[i]; u++ {
+			if s.floor[u] < to {
+				s.enqueue(u)
+			}
+		}
+	}
+}
+
+func (s *search) enqueue(t int32) {
+	if !s.queued[t] {
+		s.queued[t] = true
+		s.queue = append(s.queue, t)
+	}
+}
+
+func (s *search) dropQueue() {
+	for _, t := range s.queue {
+		s.queued[t] = false
+	}
+	s.queue = s.queue[:0]
+}
+
+// propagate raises floors on which nothing can rest any more. False: a dead end, with the decisions to blame in conflict.
+func (s *search) propagate() bool {
+	for len(s.queue) > 0 && s.crushed < 0 {
+		t := s.queue[len(s.queue)-1]
+		s.queue = s.queue[:len(s.queue)-1]
+		s.queued[t] = false
+		members := s.member[t][:s.count[t]]
+		to := never
+		for _, i := range members {
+			if to = min(to, s.support[i]); to <= s.floor[t] {
+				break
+			}
+		}
+		if to <= s.floor[t] || len(members) == 0 {
+			continue
+		}
+		clear(s.why)
+		for _, i := range members {
+			join(s.why, s.blameOf(s.supporter[i]))
+		}
+		if to+s.left[t] > s.height {
+			copy(s.conflict, s.why)
+			join(s.conflict, s.blameOf(t))
+			s.dropQueue()
+			return false
+		}
+		s.raise(t, to, -1, s.why)
+	}
+	if s.crushed >= 0 {
+		copy(s.conflict, s.blameOf(s.crushed))
+		s.crushed = -1
+		s.dropQueue()
+		return false
+	}
+	return true
+}
+
+func (s *search) undo(mark int) {
+	for len(s.trail) > mark {
+		c := s.trail[len(s.trail)-1]
+		s.trail = s.trail[:len(s.trail)-1]
+		switch c.kind {
+		case floorRose:
+			s.setFloor(c.at, c.old, c.other)
+			from := len(s.saved) - s.words
+			copy(s.blameOf(c.at), s.saved[from:])
+			s.saved = s.saved[:from]
+		case supportRose:
+			s.support[c.at], s.supporter[c.at] = c.old, c.other
+		case wasPlaced: // it still stands behind the members that are left
+			s.placed[c.at] = false
+			s.keys[s.sec.lo[c.at]] += s.keyOf[c.at]
+			for t := s.sec.lo[c.at]; t <= s.sec.hi[c.at]; t++ {
+				s.left[t] += s.size[c.at]
+				s.count[t]++
+			}
+		}
+	}
+}
+
+func (s *search) setFloor(t int32, to int64, by int32) {
+	s.keys[t] += floorKey(t, to) - floorKey(t, s.floor[t])
+	s.floor[t], s.over[t] = to, by
+}
+
+// hash is of all that solve(a, b) depends on.
+func (s *search) hash(a, b int32) uint64 {
+	h := uint64(a)<<32 | uint64(b)
+	for _, key := range s.keys[a : b+1] {
+		h += key
+	}
+	return scramble(h)
+}
+
+func floorKey(t int32, floor int64) uint64 { return scramble(uint64(t)<<44 ^ uint64(floor)) }
+
+// scramble spreads the bits of a number over a word.
+func scramble(x uint64) uint64 {
+	hi, lo := bits.Mul64(x^0x9e3779b97f4a7c15, 0xd6e8feb86659fd93)
+	return hi ^ lo
+}
+
+// ---- Blame: sets of levels ----------------------------------------------------------------------------------
+
+func (s *search) blameOf(t int32) []uint64 {
+	if t < 0 {
+		return s.nothing
+	}
+	return s.blame[int(t)*s.words : int(t+1)*s.words]
+}
+
+func join(set, with []uint64) {
+	for k, w := range with {
+		set[k] |= w
+	}
+}
+
+func add(set []uint64, level int)      { set[level/64] |= 1 << (level % 64) }
+func remove(set []uint64, level int)   { set[level/64] &^= 1 << (level % 64) }
+func has(set []uint64, level int) bool { return set[level/64]>>(level%64)&1 != 0 }
