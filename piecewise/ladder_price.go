@@ -20,15 +20,19 @@ import (
 // the bound of step 1 proves to end above the upper bound. What is left contains every best ladder.
 //
 // Step 1 takes a few multipliers for each count that comes into question, each O(k m log m). Step 2 depends on the gap
-// between the bounds: where sizes are many it is a few sizes' worth, and little is left to build. In the worst case its
-// labels are as many as there are sums of sizes (the problem is NP-hard: it holds partition); beyond maxLabels it gives
-// up with an error, never with a ladder that is not the best.
+// between the bounds and on how many sums of sizes there are within it: few where sizes are dense (8,192 sizes up to
+// 8,192: about as long as step 1), many where they lie far apart (2,000 sizes up to a million: some ten times as long or
+// more). In the worst case there are as many labels as sums; beyond maxLabels or maxLooks it gives up with an error, never
+// with a ladder that is not the best.
 
 const (
 	maxLabels = 1 << 22 // of step 2, for one count of buckets; 16 bytes each
+	maxLooks  = 1 << 33 // at labels, of all of step 2: some ten seconds
 	maxScale  = 1 << 10 // multipliers are this fine, where 60 bits allow it
 	firstGap  = 1 << 10 // the first threshold is this part of the way between the bounds
 )
+
+var errTooMany = Errorf(ErrArgument, "budget: too many ladders are nearly the best one to tell which is; lower max_buckets or merge sizes of the histogram")
 
 // label is a ladder's upper part: `sum` of its buckets' sizes, and the `tokens` of its steps, padding included.
 type label struct{ sum, tokens int64 }
@@ -52,15 +56,20 @@ type countBounds struct {
 
 type pricer struct {
 	programme
-	m      int
-	counts []countBounds // of k = 1, 2, ..., at k-1
+	m         int
+	counts    []countBounds // of k = 1, 2, ..., at k-1
+	maxLabels int
+	looks     int64 // left
 }
 
 func byPrice(h *histogram, b LadderBudget, most int) ([]int64, error) {
 	if err := checkStates(h, most); err != nil {
 		return nil, err
 	}
-	p := newPricer(h, b, most)
+	return newPricer(h, b, most).choose()
+}
+
+func (p *pricer) choose() ([]int64, error) {
 	best, bestK := int64(math.MaxInt64), 0 // the upper bound, and the fewest buckets that reach it
 	improve := func() {
 		for i := range p.counts {
@@ -114,7 +123,7 @@ func (p *pricer) completeAny(best int64) ([]int64, error) {
 
 func newPricer(h *histogram, b LadderBudget, most int) *pricer {
 	m := len(h.size)
-	p := &pricer{m: m, counts: make([]countBounds, most)}
+	p := &pricer{m: m, counts: make([]countBounds, most), maxLabels: maxLabels, looks: maxLooks}
 	p.size, p.scale = h.size, 1
 	for p.scale < maxScale && h.steps[m]*h.largest() <= maxPaddedWork/(2*p.scale) {
 		p.scale *= 2
@@ -231,11 +240,15 @@ func (p *pricer) complete(c countBounds, limit int64) (int64, []int64, error) {
 				if above[f].least > rest {
 					continue
 				}
+				p.looks -= int64(len(above[f].labels))
 				for _, l := range above[f].labels {
 					if l.sum+size <= c.room && l.tokens*p.scale+c.mu*l.sum <= rest {
 						found = append(found, label{sum: l.sum + size, tokens: l.tokens + cost/p.scale})
 					}
 				}
+			}
+			if p.looks < 0 {
+				return 0, nil, errTooMany
 			}
 			if len(found) == 0 {
 				continue
@@ -246,9 +259,8 @@ func (p *pricer) complete(c countBounds, limit int64) (int64, []int64, error) {
 				kept.least = min(kept.least, l.tokens*p.scale+c.mu*l.sum)
 			}
 			upper[n] = append(upper[n], kept)
-			if total += len(kept.labels); total > maxLabels {
-				return 0, nil, Errorf(ErrArgument,
-					"budget: the best of its ladders needs more than %d partial ones to be told apart; set max_buckets, or merge sizes", maxLabels)
+			if total += len(kept.labels); total > p.maxLabels {
+				return 0, nil, errTooMany
 			}
 		}
 		if len(upper[n]) == 0 {

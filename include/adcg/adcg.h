@@ -698,12 +698,13 @@ typedef struct adcg_ladder_budget {
  *                at most budget->max_buckets if that is given
  *   capacity     in: entries that out_buckets has room for
  *   out_count    out: buckets of the ladder; on failure 0, and out_buckets is as it was
- * For n distinct sizes and k buckets the time is O(k n log n) where buckets cost the same whatever their size; prices by the
- * token multiply that by some tens (8,192 sizes, 64 buckets: a second).
+ * For n distinct sizes and k buckets the time is O(k n log n) where buckets cost the same whatever their size (8,192 sizes, 64
+ * buckets: 30 ms). Prices by the token take some tens of times that where sizes are dense, as those of steps are; far more where
+ * they lie far apart, and then the call may refuse.
  * Returns ADCG_ERR_ARGUMENT: a size or count out of range; a budget that not one bucket fits into, or (without allow_eager) not
  * the one of the largest step; a max_tokens below every step; a capacity that is too small (the message has the count); or a
- * choice too large to be made exactly: more than 2^25 sizes times buckets, or, with prices by the token, sizes that have too
- * many nearly best ladders (2^22 partial ones). */
+ * choice too large to be made exactly: more than 2^25 sizes times buckets, or, with prices by the token, too many ladders that
+ * are nearly the best. */
 ADCG_API adcg_status adcg_ladder_choose(const adcg_step_count *histogram, int32_t num_sizes, const adcg_ladder_budget *budget,
                                         int64_t *out_buckets, int32_t capacity, int32_t *out_count);
 

@@ -1,4 +1,4 @@
-"""Ladders from Python, and ``python -m adcg ladder``. What is expected is worked out by hand, or by trying all ladders."""
+"""Ladders from Python, and ``python -m adcg ladder``. What is expected comes by hand, or from trying all ladders."""
 
 from __future__ import annotations
 
