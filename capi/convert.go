@@ -5,6 +5,7 @@ package main
 import "C"
 
 import (
+	"fmt"
 	"sync"
 	"unsafe"
 
@@ -97,6 +98,36 @@ func numbersOf(values *C.int64_t, n C.int32_t) []int64 {
 		out = append(out, int64(v))
 	}
 	return out
+}
+
+func countsOf(histogram *C.adcg_step_count, n C.int32_t) []piecewise.StepCount {
+	out := make([]piecewise.StepCount, n)
+	for i, c := range unsafe.Slice(histogram, int(n)) {
+		out[i] = piecewise.StepCount{Tokens: int64(c.tokens), Steps: int64(c.steps)}
+	}
+	return out
+}
+
+func budgetOf(b *C.adcg_ladder_budget) piecewise.LadderBudget {
+	return piecewise.LadderBudget{
+		MaxBuckets: int64(b.max_buckets), MaxTokens: int64(b.max_tokens), AllowEager: b.allow_eager != 0,
+		Bytes: piecewise.Price{PerBucket: int64(b.bytes_per_bucket), PerToken: int64(b.bytes_per_token), Limit: int64(b.max_bytes)},
+		Nanos: piecewise.Price{PerBucket: int64(b.ns_per_bucket), PerToken: int64(b.ns_per_token), Limit: int64(b.max_ns)},
+	}
+}
+
+// giveLadder copies a ladder out, or its count alone if there is no array.
+func giveLadder(ladder []int64, out *C.int64_t, capacity C.int32_t, outCount *C.int32_t) error {
+	if out != nil && len(ladder) > int(capacity) {
+		return &engine.Error{Status: engine.ErrArgument, Message: fmt.Sprintf("capacity: %d, the ladder has %d buckets", capacity, len(ladder))}
+	}
+	if out != nil {
+		for i, b := range ladder {
+			unsafe.Slice(out, len(ladder))[i] = C.int64_t(b)
+		}
+	}
+	*outCount = C.int32_t(len(ladder))
+	return nil
 }
 
 // lender owns the C memory that get_info functions lend until their object is destroyed: a block for each thing asked about.

@@ -1,5 +1,6 @@
-// Package piecewise is the control plane's pure part: graph types, validation, splitting, buckets, lifetimes, the
-// arena plan and its checker. It imports the standard library alone, allocates no device memory and calls no C.
+// Package piecewise is the control plane's pure part: graph types, validation, splitting, buckets and the choice of them,
+// lifetimes, the arena plan and its checker. It imports the standard library alone, allocates no device memory and calls
+// no C.
 package piecewise
 
 import (

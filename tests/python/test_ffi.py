@@ -39,6 +39,10 @@ STRUCTS = {
     "adcg_bucket_info": _ffi.BucketInfo,
     "adcg_step": _ffi.Step,
     "adcg_stats": _ffi.Stats,
+    "adcg_step_count": _ffi.StepCount,
+    "adcg_ladder_budget": _ffi.LadderBudget,
+    "adcg_ladder_bucket": _ffi.LadderBucket,
+    "adcg_ladder_totals": _ffi.LadderTotals,
 }
 
 
@@ -98,7 +102,7 @@ def test_constants_are_the_headers(root: Path, tmp_path: Path) -> None:
     expected |= {f"ADCG_ATTR_TYPE_{n}": getattr(_ffi, f"ATTR_{n}") for n in ("INT", "FLOAT", "BOOL", "STRING", "INTS")}
     for name in ("ALIAS_VIEW", "ALIAS_IN_PLACE", "CAPTURE_ON_FIRST_USE", "CAPTURE_EXPLICIT", "PLAN_JSON", "PLAN_TEXT"):
         expected[f"ADCG_{name}"] = getattr(_ffi, name)
-    expected |= {"ADCG_MAX_NDIM": _ffi.MAX_NDIM, "ADCG_NUM_REASONS": _ffi.NUM_REASONS}
+    expected |= {f"ADCG_{name}": getattr(_ffi, name) for name in ("MAX_NDIM", "MAX_LADDER", "NUM_REASONS")}
     body = "\n".join(f'printf("{name} %d\\n", (int)({name}));' for name in expected)
     got = {name: int(number) for name, number in compiled(root, tmp_path, body)}
     assert got == expected

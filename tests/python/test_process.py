@@ -13,6 +13,7 @@ from typing import Any
 import adcg
 import numpy as np
 import pytest
+from adcg.cli_ladder import parse
 
 Fails = Callable[..., adcg.AdcgError]
 
@@ -192,9 +193,10 @@ def test_plan_of_a_checkpoint(environment: dict[str, str], root: Path) -> None:
 
 
 @pytest.mark.parametrize("extra", [[], ["--capture", "upfront", "--temperature", "0.8", "--seed", "3"]])
-def test_serve(environment: dict[str, str], root: Path, extra: list[Any]) -> None:
+def test_serve(environment: dict[str, str], root: Path, tmp_path: Path, extra: list[Any]) -> None:
     """The main job, shortened: its check is its exit status."""
-    arguments = ["--requests", "5", "--max-new", "24", "--gap", "3", *extra]
+    histogram = tmp_path / "steps.csv"
+    arguments = ["--requests", "5", "--max-new", "24", "--gap", "3", "--histogram", str(histogram), *extra]
     done = subprocess.run(
         [sys.executable, str(root / "examples" / "python" / "serve.py"), *arguments],
         env=environment,
@@ -207,6 +209,11 @@ def test_serve(environment: dict[str, str], root: Path, extra: list[Any]) -> Non
         assert words in done.stdout
     assert "piecewise" in done.stdout and "full" in done.stdout  # mixed steps, and decode alone
     assert "serve" in done.stderr  # the progress bar
+    steps = parse(histogram.read_text())
+    total = next(line.split() for line in done.stdout.splitlines() if line.startswith("total "))
+    assert [sum(steps.values()), sum(tokens * count for tokens, count in steps.items())] == [
+        int(number.replace(",", "")) for number in total[1:3]
+    ]
 
 
 def test_serve_is_the_same_in_every_schedule(environment: dict[str, str], root: Path) -> None:

@@ -33,6 +33,7 @@ from . import errors
 # ---- Constants ---------------------------------------------------------------------------------------------------
 
 MAX_NDIM = 8
+MAX_LADDER = 1 << 24
 NUM_REASONS = 8
 
 ATTR_INT, ATTR_FLOAT, ATTR_BOOL, ATTR_STRING, ATTR_INTS = 1, 2, 3, 4, 5
@@ -388,6 +389,49 @@ class Stats(Sized):
     )
 
 
+class StepCount(Structure):
+    _fields_ = (("tokens", c_int64), ("steps", c_int64))
+
+
+class LadderBudget(Sized):
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("max_buckets", c_int32),
+        ("allow_eager", c_int32),
+        ("max_tokens", c_int64),
+        ("bytes_per_bucket", c_int64),
+        ("bytes_per_token", c_int64),
+        ("max_bytes", c_int64),
+        ("ns_per_bucket", c_int64),
+        ("ns_per_token", c_int64),
+        ("max_ns", c_int64),
+    )
+
+
+class LadderBucket(Structure):
+    _fields_ = (
+        ("tokens", c_int64),
+        ("steps", c_int64),
+        ("real_tokens", c_int64),
+        ("padded_tokens", c_int64),
+        ("bytes", c_int64),
+        ("ns", c_int64),
+    )
+
+
+class LadderTotals(Sized):
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("steps", c_int64),
+        ("real_tokens", c_int64),
+        ("padded_tokens", c_int64),
+        ("eager_steps", c_int64),
+        ("eager_tokens", c_int64),
+        ("bytes", c_int64),
+        ("ns", c_int64),
+    )
+
+
 LogFn = CFUNCTYPE(None, c_int32, c_char_p, c_void_p)
 WriteFn = CFUNCTYPE(c_int32, c_void_p, c_size_t, c_void_p)
 ProgressFn = CFUNCTYPE(c_int32, POINTER(Progress), c_void_p)
@@ -466,6 +510,23 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     ),
     "adcg_exec_synchronize": (_Status, [_handle]),
     "adcg_exec_get_stats": (_Status, [_handle, POINTER(Stats)]),
+    "adcg_ladder_choose": (
+        _Status,
+        [POINTER(StepCount), c_int32, POINTER(LadderBudget), POINTER(c_int64), c_int32, POINTER(c_int32)],
+    ),
+    "adcg_ladder_cost": (
+        _Status,
+        [
+            POINTER(StepCount),
+            c_int32,
+            POINTER(c_int64),
+            c_int32,
+            POINTER(LadderBudget),
+            POINTER(LadderBucket),
+            POINTER(LadderTotals),
+        ],
+    ),
+    "adcg_ladder_named": (_Status, [c_char_p, c_int64, c_int64, POINTER(c_int64), c_int32, POINTER(c_int32)]),
 }
 
 

@@ -1,5 +1,5 @@
 """``python -m adcg``: ``info`` (versions, device, op library), ``plan`` (of a demo graph or a Llama checkpoint),
-``bench`` (replay overhead and products on the host)."""
+``ladder`` (buckets for a histogram of steps), ``bench`` (replay overhead and products on the host)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 
 import adcg
 
-from . import _ffi, tensors
+from . import _ffi, cli_ladder, tensors
 
 
 def _info(args: argparse.Namespace) -> int:
@@ -209,6 +209,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     plan.add_argument("--format", choices=("text", "json"), default="text")
     plan.add_argument("--forecast", action="store_true", help="the table of bytes instead of the plan")
     plan.set_defaults(run=_plan)
+
+    cli_ladder.add(commands)
 
     bench = commands.add_parser("bench", help="replay overhead and products on this machine")
     bench.add_argument("--threads", type=int, default=0, help="of the host device's kernels (default: one a core)")
