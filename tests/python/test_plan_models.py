@@ -11,6 +11,7 @@ from typing import Any
 import adcg
 import pytest
 from plan_models import models, ops, policies
+from plan_models.__main__ import even_ladder, vllm_ladder
 
 CHECKPOINTS = models.checkpoints()
 
@@ -100,3 +101,14 @@ def test_max_chunks_bound_every_batch() -> None:
         assert max(logical, anew) <= ops.max_chunks(chunk, tokens, seqs), (tokens, seqs)
         if seqs == 2 and tokens > 1:
             assert logical == ops.max_chunks(chunk, tokens, seqs)  # one start that is not at a chunk's begin is there
+
+
+def test_ladders(engine: adcg.Engine) -> None:
+    """The even one is the library's own list. vLLM documents 51 sizes to 512: 1, 2, 4, 31 in steps of 8, 17 of 16."""
+    entry = CHECKPOINTS["Llama-3.1-8B"]
+    with graph(engine, entry, max_tokens=1000, max_seqs=4) as g:
+        assert json.loads(g.plan("json"))["buckets"] == even_ladder(1000)
+    sizes = vllm_ladder(512)
+    assert len(sizes) == 3 + 31 + 17
+    assert sizes[:5] == [1, 2, 4, 8, 16] and sizes[33:36] == [248, 256, 272] and sizes[-1] == 512
+    assert vllm_ladder(8192)[-2:] == [8176, 8192]
