@@ -103,14 +103,8 @@ type unitReport struct {
 
 // Peak is the first time at which the most is live, and how many aligned bytes that is.
 func (p *Plan) Peak() (time int, bytes int64) {
-	live := make([]int64, len(p.Graph.Nodes)+3)
-	for _, b := range p.Blocks {
-		live[b.First] += reserve(b.Bytes)
-		live[b.Last+1] -= reserve(b.Bytes)
-	}
-	var now int64
-	for t, change := range live {
-		if now += change; now > bytes {
+	for t, now := range p.live() {
+		if now > bytes {
 			time, bytes = t, now
 		}
 	}
@@ -196,7 +190,7 @@ func (p *Plan) WriteJSON(w io.Writer) error {
 	return err
 }
 
-// WriteText writes the plan as tables for a terminal. An error of w's is returned as it is.
+// WriteText writes the plan for a terminal: a sketch of the arena, and tables. An error of w's is returned as it is.
 func (p *Plan) WriteText(w io.Writer) error {
 	r := p.report()
 	var out bytes.Buffer
@@ -208,7 +202,7 @@ func (p *Plan) WriteText(w io.Writer) error {
 		rows(func(cells ...any) {
 			text := make([]string, len(cells))
 			for i, c := range cells {
-				text[i] = fmt.Sprint(c)
+				text[i] = plain(fmt.Sprint(c))
 			}
 			fmt.Fprintln(tw, "  "+strings.Join(text, "\t"))
 		})
@@ -221,13 +215,15 @@ func (p *Plan) WriteText(w io.Writer) error {
 
 	fmt.Fprintf(&out, "plan for %d tokens, %d sequences, mode %s, capture support %s\n", r.Limits.MaxTokens, r.Limits.MaxSeqs, r.Mode, r.CaptureSupport)
 	fmt.Fprintf(&out, "buckets %v, sequence buckets %v\n", r.Buckets, r.SeqBuckets)
-	table("memory", "what bytes", func(row func(...any)) {
-		row("arena", r.ArenaBytes)
-		row("lower bound", r.LowerBoundBytes)
-		row("gap", r.GapBytes)
-		row("staging, of the arena", r.StagingBytes)
-		row("largest workspace", r.WorkspaceBytes)
-		row("sum over buckets", r.BucketSumBytes)
+	p.sketch(&out)
+	table("memory", "what bytes about", func(row func(...any)) {
+		amount := func(what string, bytes int64) { row(what, bytes, human(bytes)) }
+		amount("arena", r.ArenaBytes)
+		amount("lower bound", r.LowerBoundBytes)
+		amount("gap", r.GapBytes)
+		amount("staging, of the arena", r.StagingBytes)
+		amount("largest workspace", r.WorkspaceBytes)
+		amount("sum over buckets", r.BucketSumBytes)
 	})
 	table(fmt.Sprintf("partitions: %d segments, %d dynamic ops", r.NumSegments, r.NumDynamicOps), "kind nodes first last why", func(row func(...any)) {
 		for _, x := range r.Partitions {

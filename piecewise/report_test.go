@@ -86,4 +86,5 @@ func TestWriterErrorsPass(t *testing.T) {
 	p, _ := checkedPlan(t)
 	assert.Equal(t, errStop, p.WriteJSON(stop{}))
 	assert.Equal(t, errStop, p.WriteText(stop{}))
+	assert.Equal(t, errStop, p.WriteSVG(stop{}))
 }

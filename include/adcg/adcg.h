@@ -511,10 +511,14 @@ typedef struct adcg_forecast {
  * Returns ADCG_ERR_STATE (not frozen), ADCG_ERR_ARGUMENT (options), ADCG_ERR_OP (a workspace function failed). */
 ADCG_API adcg_status adcg_graph_forecast(const adcg_graph *graph, const adcg_exec_options *options, adcg_forecast *out_forecast);
 
-enum { ADCG_PLAN_JSON = 1, ADCG_PLAN_TEXT = 2 };
+/* Forms of a plan, all UTF-8. JSON has everything, under stable names. Text is for a terminal of 100 columns: a sketch of
+ * the arena, and tables. SVG is one self-contained picture, of a few MiB however large the graph: op order across,
+ * offsets up, partitions shaded, the peak and the bound marked; pointing at a block names its values, bytes and times. */
+enum { ADCG_PLAN_JSON = 1, ADCG_PLAN_TEXT = 2, ADCG_PLAN_SVG = 3 };
 
 /* Writes the plan of an exec with these options: partitions, values with offsets, sizes and lifetimes, the bound and what
- * is live at the peak. Statuses as adcg_graph_forecast; ADCG_ERR_CANCELLED if `write` asked to stop. */
+ * is live at the peak. Statuses as adcg_graph_forecast; ADCG_ERR_ARGUMENT for an unknown format; ADCG_ERR_CANCELLED if
+ * `write` asked to stop. */
 ADCG_API adcg_status adcg_graph_write_plan(const adcg_graph *graph, const adcg_exec_options *options, int32_t format, adcg_write_fn write,
                                            void *user_data);
 

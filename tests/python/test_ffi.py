@@ -91,6 +91,7 @@ def test_constants_are_the_headers(root: Path, tmp_path: Path) -> None:
     expected |= {f"ADCG_OP_{n.upper()}": v for n, v in (_ffi.KINDS | _ffi.FLAGS).items()}
     expected |= {f"ADCG_CAPTURE_{n.upper()}": v for n, v in _ffi.CAPTURES.items()}
     expected |= {f"ADCG_MODE_{n.upper()}": v for n, v in _ffi.MODES.items()}
+    expected |= {f"ADCG_PLAN_{n.upper()}": v for n, v in _ffi.PLANS.items()}
     expected |= {f"ADCG_REASON_{n.upper()}": i for i, n in enumerate(_ffi.REASONS)}
     expected |= {f"ADCG_BUCKET_{n.upper()}": i for i, n in _ffi.BUCKET_STATES.items()}
     expected |= {f"ADCG_ROLE_{n.upper()}": i for i, n in _ffi.ROLES.items()}
@@ -100,7 +101,7 @@ def test_constants_are_the_headers(root: Path, tmp_path: Path) -> None:
     shorts |= {"int32": "I32", "int64": "I64", "uint8": "U8", "bool": "BOOL"}
     expected |= {f"ADCG_{shorts[n]}": number for n, (number, _, _) in _ffi.DTYPES.items()}
     expected |= {f"ADCG_ATTR_TYPE_{n}": getattr(_ffi, f"ATTR_{n}") for n in ("INT", "FLOAT", "BOOL", "STRING", "INTS")}
-    for name in ("ALIAS_VIEW", "ALIAS_IN_PLACE", "CAPTURE_ON_FIRST_USE", "CAPTURE_EXPLICIT", "PLAN_JSON", "PLAN_TEXT"):
+    for name in ("ALIAS_VIEW", "ALIAS_IN_PLACE", "CAPTURE_ON_FIRST_USE", "CAPTURE_EXPLICIT"):
         expected[f"ADCG_{name}"] = getattr(_ffi, name)
     expected |= {f"ADCG_{name}": getattr(_ffi, name) for name in ("MAX_NDIM", "MAX_LADDER", "NUM_REASONS")}
     body = "\n".join(f'printf("{name} %d\\n", (int)({name}));' for name in expected)

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import adcg
 import numpy as np
@@ -182,6 +183,20 @@ def test_plan_of_the_demo_graph(environment: dict[str, str]) -> None:
     assert "adcg.attention" in out
     out, _ = adcg_cli(environment, "plan", "--format", "json", "--buckets", "16,64")
     assert json.loads(out)
+
+
+def test_plan_into_a_file(environment: dict[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "plan.svg"
+    out, _ = adcg_cli(environment, "plan", "--format", "svg", "-o", str(file))
+    assert out == "" and ElementTree.parse(file).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+    out, _ = adcg_cli(environment, "plan", "--format", "svg")
+    assert out == file.read_text(encoding="utf-8")
+    adcg_cli(environment, "plan", "--forecast", "-o", str(file))
+    assert "peak liveness (bound)" in file.read_text()
+    _, err = adcg_cli(environment, "plan", "--format", "png", code=2)
+    assert "--format" in err and "'png'" in err and "svg" in err
+    _, err = adcg_cli(environment, "plan", "--format", "svg", "-o", str(tmp_path), code=1)
+    assert err.startswith(f"adcg plan: --output: {tmp_path}: ") and "Traceback" not in err
 
 
 def test_plan_of_a_checkpoint(environment: dict[str, str], root: Path) -> None:

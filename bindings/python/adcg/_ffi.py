@@ -48,9 +48,9 @@ ALIAS_VIEW, ALIAS_IN_PLACE = 1, 2
 PHASE_WARMUP, PHASE_CAPTURE, PHASE_REPLAY, PHASE_DISCOVER = 1, 2, 3, 4
 MODE_NONE, MODE_PIECEWISE, MODE_FULL, MODE_FULL_DECODE_ONLY, MODE_FULL_AND_PIECEWISE = 0, 1, 2, 3, 4
 CAPTURE_ON_FIRST_USE, CAPTURE_EXPLICIT = 0, 1
-PLAN_JSON, PLAN_TEXT = 1, 2
 
 KINDS = {"static": 1, "dynamic": 2, "metadata": 3}
+PLANS = {"json": 1, "text": 2, "svg": 3}
 CAPTURES = {"never": 0, "uniform_decode": 1, "uniform_batch": 2, "always": 3}
 FLAGS = {
     "host_sync": OP_HOST_SYNC,

@@ -293,11 +293,12 @@ class Graph(Handle):
         return Forecast(**{f.name: getattr(raw, f.name) for f in fields(Forecast)})
 
     def plan(self, format: str = "text", **options: Any) -> str:
-        """The plan of an exec with these options, as ``"text"`` or ``"json"``: partitions, values with offsets, sizes
-        and lifetimes, the bound, and what is live at the peak. Freezes the graph."""
-        formats = {"text": _ffi.PLAN_TEXT, "json": _ffi.PLAN_JSON}
-        if format not in formats:
-            raise AdcgError(errors.ERR_ARGUMENT, f"adcg.Graph.plan: format: {format!r}; there are text, json")
+        """The plan of an exec with these options: partitions, values with offsets, sizes and lifetimes, the bound, and
+        what is live at the peak. ``"text"`` is a sketch and tables for a terminal, ``"json"`` has everything under
+        stable names, ``"svg"`` is one self-contained picture. Freezes the graph."""
+        if format not in _ffi.PLANS:
+            known = ", ".join(_ffi.PLANS)
+            raise AdcgError(errors.ERR_ARGUMENT, f"adcg.Graph.plan: format: {format!r}; there are {known}")
         self.freeze()
         pieces: list[bytes] = []
 
@@ -307,7 +308,7 @@ class Graph(Handle):
 
         callback = _ffi.WriteFn(write)
         _ffi.lib.adcg_graph_write_plan(
-            self._handle, ctypes.byref(exec_options(**options)), formats[format], callback, None
+            self._handle, ctypes.byref(exec_options(**options)), _ffi.PLANS[format], callback, None
         )
         return b"".join(pieces).decode()
 
