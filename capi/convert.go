@@ -7,6 +7,7 @@ import "C"
 import (
 	"fmt"
 	"sync"
+	"time"
 	"unsafe"
 
 	"github.com/libadcg/libadcg/engine"
@@ -62,11 +63,11 @@ func opOf(s *C.adcg_op_schema, userData C.uintptr_t) engine.Op {
 		OpSchema: piecewise.OpSchema{
 			Name: goString(s.name), Doc: goString(s.doc), Kind: piecewise.OpKind(s.kind), Capture: piecewise.CaptureSupport(s.capture),
 			Flags: uint32(s.flags), NumInputs: int(s.num_inputs), NumOptionalInputs: int(s.num_optional_inputs), NumOutputs: int(s.num_outputs),
-			Mutates: uint64(s.mutates),
+			Mutates: uint64(s.mutates), StridedInputs: uint64(s.strided_inputs), StridedOutputs: uint64(s.strided_outputs),
 		},
 		Native: &engine.Native{
 			Infer: uintptr(unsafe.Pointer(s.infer)), Workspace: uintptr(unsafe.Pointer(s.workspace)), Launch: uintptr(unsafe.Pointer(s.launch)),
-			UserData: uintptr(userData),
+			Part: uintptr(unsafe.Pointer(s.part)), UserData: uintptr(userData),
 		},
 	}
 	for _, a := range unsafe.Slice(s.aliases, int(s.num_aliases)) {
@@ -86,7 +87,12 @@ func optionsOf(o *C.adcg_exec_options) (engine.ExecOptions, error) {
 	if err != nil {
 		return engine.ExecOptions{}, err
 	}
+	seconds := float64(o.plan_seconds)
+	if !(seconds >= 0 && seconds <= 1e6) {
+		return engine.ExecOptions{}, &engine.Error{Status: engine.ErrArgument, Message: fmt.Sprintf("options.plan_seconds: %g, must be 0 to 1e6", seconds)}
+	}
 	return engine.ExecOptions{
+		Layout: piecewise.LayoutMode(o.layout), PlanNodes: int64(o.plan_nodes), PlanTimeout: time.Duration(seconds * float64(time.Second)),
 		Mode: mode, Explicit: o.capture == C.ADCG_CAPTURE_EXPLICIT, Buckets: numbersOf(o.buckets, o.num_buckets),
 		SeqBuckets: numbersOf(o.seq_buckets, o.num_seq_buckets), QueryLen: int64(o.query_len), Verify: o.verify != 0,
 	}, nil

@@ -324,7 +324,8 @@ func (g *Graph) plan(o ExecOptions) (*piecewise.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	return piecewise.NewPlan(g.graph, piecewise.Options{Mode: mode, Buckets: o.Buckets, SeqBuckets: o.SeqBuckets, QueryLen: o.QueryLen})
+	return piecewise.NewPlan(g.graph, piecewise.Options{Mode: mode, Buckets: o.Buckets, SeqBuckets: o.SeqBuckets, QueryLen: o.QueryLen,
+		Layout: o.Layout, Nodes: o.PlanNodes, Time: o.PlanTimeout})
 }
 
 // Frozen tells whether the building has ended.

@@ -11,6 +11,7 @@ import (
 type Effort struct {
 	Nodes  int64            // of search trees, all together; 0: no search
 	Time   time.Duration    // 0: no limit. With one, how far a search comes depends on the machine
+	Enough int64            // a height that need not be improved on
 	Better func(*Placement) // if set: called with each placement that is lower than those before
 }
 
@@ -32,6 +33,7 @@ type improver struct {
 	weight   []float64 // per section
 	whole    *search   // of all sections; keeps its dead ends over the rounds
 	all      []int32   // the numbers of all intervals
+	given    []int64   // per interval: the offset that it must have, -1: any
 	fixed    []int64   // per interval: offset in this round, -1 if it has none yet
 	rng      *rand.Rand
 
@@ -44,18 +46,19 @@ type improver struct {
 	best     *Placement
 }
 
-// improve searches for a placement lower than best, whose offsets are of the same intervals.
-func improve(items []Interval, best *Placement, effort Effort) {
+// improve searches for a placement lower than best, whose offsets are of the same intervals. given are offsets that must
+// stay; nil: none.
+func improve(items []Interval, given []int64, best *Placement, effort Effort) {
 	if effort.Nodes <= 0 || best.Height <= best.Bound {
 		return
 	}
-	m := newImprover(items, best, effort)
+	m := newImprover(items, given, best, effort)
 	for reach, i := int64(0), 0; i < len(items); i++ {
 		if reach += int64(m.sec.hi[i] - m.sec.lo[i] + 1); reach > maxReach {
 			return
 		}
 	}
-	for round := 0; m.nodes > 0 && best.Height > m.least && (m.deadline.IsZero() || time.Now().Before(m.deadline)); round++ {
+	for round := 0; m.nodes > 0 && best.Height > max(m.least, effort.Enough) && (m.deadline.IsZero() || time.Now().Before(m.deadline)); round++ {
 		if m.round(m.aim(round)) {
 			for i := range items {
 				best.Offsets[i] = m.fixed[i]
@@ -68,8 +71,11 @@ func improve(items []Interval, best *Placement, effort Effort) {
 	}
 }
 
-func newImprover(items []Interval, best *Placement, effort Effort) *improver {
-	m := &improver{items: items, sec: newSections(items), least: best.Bound, best: best, nodes: effort.Nodes,
+func newImprover(items []Interval, given []int64, best *Placement, effort Effort) *improver {
+	if given == nil {
+		given = slices.Repeat([]int64{-1}, len(items))
+	}
+	m := &improver{items: items, sec: newSections(items), least: best.Bound, best: best, nodes: effort.Nodes, given: given,
 		fixed: make([]int64, len(items)), rng: rand.New(rand.NewPCG(1, 2)),
 		parts: []float64{3, 3, 2, 1}, budgets: []float64{4, 4, 2, 1, 0.5, 0.25}, rules: []float64{1, 1, 1, 1, 1},
 		orders: []float64{3, 1, 1, 1, 1}, noises: []float64{3, 1}}
@@ -79,6 +85,9 @@ func newImprover(items []Interval, best *Placement, effort Effort) *improver {
 	m.live, m.crossing, m.weight = make([]int64, m.sec.count), make([]float64, m.sec.count), make([]float64, m.sec.count)
 	for i, it := range items {
 		m.unit = gcd(m.unit, it.Size)
+		if given[i] > 0 {
+			m.unit = gcd(m.unit, given[i])
+		}
 		for t := m.sec.lo[i]; t <= m.sec.hi[i]; t++ {
 			m.live[t] += it.Size
 			if t < m.sec.hi[i] {
@@ -123,9 +132,7 @@ type window struct {
 func (m *improver) round(height int64) bool {
 	m.chosen = m.chosen[:0]
 	windows := m.cut(1 + m.choose(m.parts))
-	for i := range m.fixed {
-		m.fixed[i] = -1
-	}
+	copy(m.fixed, m.given)
 	budget := int64(250) << m.choose(m.budgets)
 	for _, w := range windows {
 		s, ids := m.searchOf(w, len(windows) == 1)
@@ -133,7 +140,7 @@ func (m *improver) round(height int64) bool {
 		for try := 0; try < 2 && result == gaveUp && m.nodes > 0; try++ {
 			m.shuffle(s)
 			result = s.run(height, min(budget, m.nodes))
-			m.nodes -= s.nodes
+			m.nodes -= s.nodes + 1 // a run that ends at its root costs something too
 		}
 		if result == impossible && len(windows) == 1 {
 			m.least = max(m.least, height+m.unit)
@@ -204,7 +211,7 @@ func (m *improver) cut(parts int) []window {
 func (m *improver) searchOf(w window, whole bool) (*search, []int32) {
 	if whole {
 		if m.whole == nil {
-			m.whole = newSearch(m.items, nil)
+			m.whole = newSearch(m.items, m.given)
 			m.all = make([]int32, len(m.items))
 			for i := range m.all {
 				m.all[i] = int32(i)

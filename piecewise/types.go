@@ -236,12 +236,20 @@ type AliasKind int32
 const (
 	AliasView    AliasKind = 1 // always the input's memory: nothing to run
 	AliasInPlace AliasKind = 2 // may overwrite the input at the input's last use
+	AliasPart    AliasKind = 3 // the output may be given as a part of the input: then there is nothing to copy
+	AliasJoin    AliasKind = 4 // the input may be given as a part of the output: likewise
 )
 
 // Alias lets one output share memory with one input.
 type Alias struct {
 	Output, Input int
 	Kind          AliasKind
+}
+
+// Part is where a part of a tensor lies: its elements stand along Axis from Start on, as many as its own extent there.
+type Part struct {
+	Axis  int
+	Start int64
 }
 
 // OpSchema is all that the planner knows of an op. Exactly one of Infer and Discover is set.
@@ -257,11 +265,15 @@ type OpSchema struct {
 	Mutates           uint64 // bit i: input i is written; it must be a state
 	Aliases           []Alias
 	Attrs             []AttrSpec
+	StridedInputs     uint64 // bit i: input i may have strides, as parts of tensors have; its last dim's is 1
+	StridedOutputs    uint64 // bit k: output k likewise
 
 	// Infer gives the outputs' types. Attributes stand in the schema's order, complete with defaults.
 	Infer func(inputs []Type, attrs []Attr) ([]Type, error)
 	// Discover gives the outputs' concrete shapes at one size; Freeze fits an affine form to a few of them.
 	Discover func(inputs []Shape, attrs []Attr, tokens, seqs int64) ([]Shape, error)
+	// Part says where the part of an AliasPart or AliasJoin lies; alias is its index in Aliases. Nil if there is none.
+	Part func(alias int, inputs, outputs []Type, attrs []Attr) (Part, error)
 	// Workspace gives the bytes of scratch at one size; nil means none.
 	Workspace func(inputs, outputs []Shape, attrs []Attr, tokens, seqs int64) (int64, error)
 }

@@ -234,14 +234,37 @@ enum {
 };
 
 enum {
-  ADCG_ALIAS_VIEW = 1,    /* the output is the input's memory under another shape: launch has nothing to do */
-  ADCG_ALIAS_IN_PLACE = 2 /* the output may be given the input's memory, when nobody reads the input afterwards */
+  ADCG_ALIAS_VIEW = 1,     /* the output is the input's memory under another shape: launch has nothing to do */
+  ADCG_ALIAS_IN_PLACE = 2, /* the output may be given the input's memory, when nobody reads the input afterwards */
+  ADCG_ALIAS_PART = 3,     /* the output is a part of the input, and may be given as one: then launch has nothing to copy */
+  ADCG_ALIAS_JOIN = 4      /* the input is a part of the output, and may lie there already: likewise */
 };
 typedef struct adcg_op_alias {
   int32_t output; /* which output */
   int32_t input;  /* which input it may share memory with */
   int32_t kind;   /* ADCG_ALIAS_* */
 } adcg_op_alias;
+
+/* Where a part of a tensor lies: from `start` on along `axis`, as many elements as the part's own extent there. All other
+ * dims are the whole's. A part along any axis but the first has strides, and is given as one only where all that read it
+ * say that they take them (adcg_op_schema.strided_inputs). */
+typedef struct adcg_part {
+  int32_t axis;
+  int64_t start;
+} adcg_part;
+
+/* What part is asked: where the part of aliases[alias] lies, an ADCG_ALIAS_PART or _JOIN. */
+typedef struct adcg_part_call {
+  size_t struct_size;
+  int32_t alias; /* its index in the schema */
+  int32_t num_inputs;
+  int32_t num_outputs;
+  int32_t num_attrs;
+  const adcg_type *inputs;
+  const adcg_type *outputs;
+  const adcg_attr *attrs;
+  void (*set_error)(const char *message); /* says why part fails; copied; may be left uncalled */
+} adcg_part_call;
 
 /* What infer is asked: fill outputs[0 .. num_outputs) from the inputs' types. Optional inputs that were left out
  * are absent from the end of the list. Attributes stand in the schema's order, complete with defaults. */
@@ -287,6 +310,10 @@ typedef struct adcg_op_call {
 
 typedef adcg_status (*adcg_op_infer_fn)(const adcg_infer_call *call, void *user_data);
 
+/* Static ops alone have parts. A launch whose op has some looks where its tensors lie: an output that is given as a part of
+ * its input has the address of that part, and so has an input that was joined; everything else it copies. */
+typedef adcg_status (*adcg_op_part_fn)(const adcg_part_call *call, adcg_part *out_part, void *user_data);
+
 /* How much workspace launch needs for these shapes; a pure function of them. The tensors of `call` may have no data. The plan
  * holds the most over all buckets and the graph's limits, it need not grow with the size; a step of another size (an eager one)
  * that wants more than that fails with ADCG_ERR_OP. */
@@ -322,9 +349,12 @@ typedef struct adcg_op_schema {
   adcg_op_infer_fn infer;         /* NULL: shapes are discovered, see launch */
   adcg_op_workspace_fn workspace; /* NULL: none */
   adcg_op_launch_fn launch;       /* may be NULL only if every output is a view */
+  uint64_t strided_inputs;        /* bit i: input i may have strides (the last dim's is 1); else DLTensor.strides is NULL */
+  uint64_t strided_outputs;       /* bit k: output k likewise */
+  adcg_op_part_fn part;           /* NULL: no alias is a PART or JOIN */
 } adcg_op_schema;
 #define ADCG_OP_SCHEMA_INIT \
-  {sizeof(adcg_op_schema), NULL, ADCG_OP_STATIC, ADCG_CAPTURE_NEVER, 0, 0, 0, 0, 0, 0, NULL, 0, NULL, NULL, NULL, NULL, NULL}
+  {sizeof(adcg_op_schema), NULL, ADCG_OP_STATIC, ADCG_CAPTURE_NEVER, 0, 0, 0, 0, 0, 0, NULL, 0, NULL, NULL, NULL, NULL, NULL, 0, 0, NULL}
 
 /* ---- Engine -------------------------------------------------------------------------------------------- */
 
@@ -473,6 +503,14 @@ enum {
   ADCG_CAPTURE_EXPLICIT = 1      /* only adcg_exec_capture captures; a replay before its first call is ADCG_ERR_STATE */
 };
 
+/* Whether all sizes have the same offsets in the arena. Sizes need not grow with the step: the scratch of a split product,
+ * or of experts' padded tokens, may be largest at a small one. */
+enum {
+  ADCG_LAYOUT_FIXED = 0,      /* one set of offsets, from the most that each block needs at any size */
+  ADCG_LAYOUT_PER_BUCKET = 1, /* each token bucket has its own offsets in the one arena: a size pays for what it needs itself */
+  ADCG_LAYOUT_AUTO = 2        /* per bucket where that makes the arena smaller, else fixed */
+};
+
 typedef struct adcg_exec_options {
   size_t struct_size;
   int32_t mode;                /* ADCG_MODE_*: what the exec may do; the default is FULL_AND_PIECEWISE */
@@ -483,8 +521,12 @@ typedef struct adcg_exec_options {
   const int64_t *seq_buckets;  /* sequence counts, of full graphs and of segments behind the token gather */
   int64_t query_len;           /* full graphs of uniform batches with this many tokens a sequence, beside decode; 0 or 1: decode alone */
   int32_t verify;              /* non-zero: every step runs eagerly with its contracts checked; slow */
+  int32_t layout;              /* ADCG_LAYOUT_* */
+  int64_t plan_nodes;          /* how long a smaller arena is searched for if the first is above its bound: nodes of search trees;
+                                  0: 100,000 (tenths of a second), -1: no search. Equal nodes give equal plans */
+  double plan_seconds;         /* a limit on the same in seconds; 0: none. With one, plans may differ from machine to machine */
 } adcg_exec_options;
-#define ADCG_EXEC_OPTIONS_INIT {sizeof(adcg_exec_options), ADCG_MODE_FULL_AND_PIECEWISE, ADCG_CAPTURE_ON_FIRST_USE, NULL, 0, 0, NULL, 0, 0}
+#define ADCG_EXEC_OPTIONS_INIT {sizeof(adcg_exec_options), ADCG_MODE_FULL_AND_PIECEWISE, ADCG_CAPTURE_ON_FIRST_USE, NULL, 0, 0, NULL, 0, 0, ADCG_LAYOUT_FIXED, 0, 0.0}
 
 /* Every byte that an exec will hold, and what its plan compares with. */
 typedef struct adcg_forecast {

@@ -68,6 +68,8 @@ MODES = {
     "full_and_piecewise": MODE_FULL_AND_PIECEWISE,
 }
 EXEC_CAPTURES = {"lazy": CAPTURE_ON_FIRST_USE, "explicit": CAPTURE_EXPLICIT}
+LAYOUT_FIXED, LAYOUT_PER_BUCKET, LAYOUT_AUTO = 0, 1, 2
+LAYOUTS = {"fixed": LAYOUT_FIXED, "per_bucket": LAYOUT_PER_BUCKET, "auto": LAYOUT_AUTO}
 # Of a step, or of a bucket: what ran. "eager" is ADCG_MODE_NONE.
 STEP_MODES = {MODE_NONE: "eager", MODE_PIECEWISE: "piecewise", MODE_FULL: "full"}
 REASONS = ("none", "mode", "support", "too_large", "not_captured", "capture_failed", "empty", "verify")
@@ -222,6 +224,25 @@ class OpCall(Sized):
     )
 
 
+class Part(Structure):
+    _fields_ = (("axis", c_int32), ("start", c_int64))
+
+
+class PartCall(Sized):
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("alias", c_int32),
+        ("num_inputs", c_int32),
+        ("num_outputs", c_int32),
+        ("num_attrs", c_int32),
+        ("inputs", POINTER(Type)),
+        ("outputs", POINTER(Type)),
+        ("attrs", POINTER(Attr)),
+        ("set_error", SetErrorFn),
+    )
+
+
+OpPartFn = CFUNCTYPE(c_int32, POINTER(PartCall), POINTER(Part), c_void_p)
 OpInferFn = CFUNCTYPE(c_int32, POINTER(InferCall), c_void_p)
 OpWorkspaceFn = CFUNCTYPE(c_int32, POINTER(OpCall), POINTER(c_size_t), c_void_p)
 OpLaunchFn = CFUNCTYPE(c_int32, c_void_p, c_void_p)  # the call as its bare address: the cheapest way in
@@ -246,6 +267,9 @@ class OpSchema(Sized):
         ("infer", OpInferFn),
         ("workspace", OpWorkspaceFn),
         ("launch", OpLaunchFn),
+        ("strided_inputs", c_uint64),
+        ("strided_outputs", c_uint64),
+        ("part", OpPartFn),
     )
 
 
@@ -306,6 +330,9 @@ class ExecOptions(Sized):
         ("seq_buckets", POINTER(c_int64)),
         ("query_len", c_int64),
         ("verify", c_int32),
+        ("layout", c_int32),
+        ("plan_nodes", c_int64),
+        ("plan_seconds", c_double),
     )
 
 
