@@ -25,6 +25,8 @@ STRUCTS = {
     "adcg_batch": _ffi.Batch,
     "adcg_op_alias": _ffi.OpAlias,
     "adcg_infer_call": _ffi.InferCall,
+    "adcg_part": _ffi.Part,
+    "adcg_part_call": _ffi.PartCall,
     "adcg_op_call": _ffi.OpCall,
     "adcg_op_schema": _ffi.OpSchema,
     "adcg_engine_options": _ffi.EngineOptions,
