@@ -104,8 +104,12 @@ func stretch(whole Storage, wholeType, partType Type, at Part) Storage {
 	}
 	whole.Offset += at.Start * steps[at.Axis] * wholeType.DType.Size()
 	compact, same := dense(partType), true
-	for i, d := range partType.Dims {
-		same = same && (steps[i] == compact[i] || i > 0 && d.IsConstant() && d.Constant == 1)
+	for i := len(partType.Dims) - 1; i >= 0; i-- {
+		if d := partType.Dims[i]; i == 0 || d.Constant != 1 {
+			same = same && steps[i] == compact[i]
+		} else if steps[i] = 1; i+1 < len(partType.Dims) { // a dim of one element is stepped over as if it were dense
+			steps[i] = steps[i+1] * partType.Dims[i+1].Constant
+		}
 	}
 	if whole.Strides = steps; same {
 		whole.Strides = Strides{}

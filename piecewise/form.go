@@ -30,15 +30,27 @@ func (f form) stridesOf(t Type) Strides {
 	return f.strides
 }
 
-// normal gives strides of a type, zeroed if they are those of a compact tensor: a dim of extent 1 may have any. One of
-// the first dim counts, since it depends on the step.
+// normal gives strides of a type in the one form that stands for all that reach the same elements: zeroed if they are those
+// of a compact tensor, and of a dim of extent 1, which may have any, those of a dense one. The first dim's extent depends on
+// the step.
 func normal(t Type, s Strides) Strides {
-	for i, c := range compactStrides(t) {
-		if i < len(t.Dims) && s[i] != c && (i == 0 || t.Dims[i].Constant != 1) {
-			return s
+	compact := true
+	dense := int64(1)
+	for i := len(t.Dims) - 1; i >= 0; i-- {
+		if i > 0 && t.Dims[i].Constant == 1 {
+			s[i] = 1
+			if i < len(t.Dims)-1 {
+				s[i] = s[i+1] * t.Dims[i+1].Constant
+			}
+		} else if s[i] != dense {
+			compact = false
 		}
+		dense *= t.Dims[i].Constant
 	}
-	return Strides{}
+	if compact {
+		return Strides{}
+	}
+	return s
 }
 
 // part is the form of a part of a value that has the form f.

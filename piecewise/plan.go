@@ -268,6 +268,9 @@ func (p *Plan) layOut(blocks []block, rungs []int64, o Options) {
 	effort := Effort{Nodes: max(o.Nodes, 0), Time: o.Time}
 	items := intervals(blocks, blockBytes)
 	p.BucketSum = p.sumBuckets(blocks)
+	if len(p.Units) == 0 {
+		o.Layout = LayoutFixed // every step is eager, of any size: what its scratch needs is known at the buckets alone
+	}
 	if o.Layout != LayoutPerBucket {
 		p.use([]Layout{layout(g.Limits.MaxTokens, items, blocks, Pack(items, effort))})
 	}

@@ -507,7 +507,8 @@ enum {
  * or of experts' padded tokens, may be largest at a small one. */
 enum {
   ADCG_LAYOUT_FIXED = 0,      /* one set of offsets, from the most that each block needs at any size */
-  ADCG_LAYOUT_PER_BUCKET = 1, /* each token bucket has its own offsets in the one arena: a size pays for what it needs itself */
+  ADCG_LAYOUT_PER_BUCKET = 1, /* each token bucket has its own offsets in the one arena: a size pays for what it needs itself. An
+                                 eager step has those of the bucket that would hold it, and fails if it needs more scratch */
   ADCG_LAYOUT_AUTO = 2        /* per bucket where that makes the arena smaller, else fixed */
 };
 
