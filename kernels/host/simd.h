@@ -190,16 +190,25 @@ ALWAYS vec v_neg(vec x) { return iv_float_bits(iv_xor(v_bits(x), iv_set(INT32_MI
 ALWAYS ivec iv_lanes(void) {
   static const int32_t lanes[LANES] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   ivec r;
-  memcpy(&r, lanes, sizeof(r));
+#define DO(p, l) memcpy(&r.p, lanes + l, sizeof(r.p));
+  EACH(DO)
+#undef DO
   return r;
 }
 
+/* A register at a time: gcc copies a whole vec of several registers through memory. */
 ALWAYS vec v_load(const float *from) {
   vec r;
-  memcpy(&r, from, sizeof(r));
+#define DO(p, l) memcpy(&r.p, from + l, sizeof(r.p));
+  EACH(DO)
+#undef DO
   return r;
 }
-ALWAYS void v_store(float *to, vec x) { memcpy(to, &x, sizeof(x)); }
+ALWAYS void v_store(float *to, vec x) {
+#define DO(p, l) memcpy(to + l, &x.p, sizeof(x.p));
+  EACH(DO)
+#undef DO
+}
 
 /* The first n lanes, 0 < n <= 16; the others are zero, and their memory is not read. */
 ALWAYS vec v_load_part(const float *from, int n) {
