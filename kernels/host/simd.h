@@ -76,6 +76,12 @@ ALWAYS vf r_min(vf x, vf y) {
 ALWAYS vi r_select(vi mask, vi x, vi y) { return (x & mask) | (y & ~mask); }
 ALWAYS vf r_set(float x) { return (vf){0} + x; }
 ALWAYS vi r_iset(int32_t x) { return (vi){0} + x; }
+ALWAYS vf r_load(const float *from) {
+  vf r;
+  memcpy(&r, from, sizeof(r));
+  return r;
+}
+ALWAYS void r_store(float *to, vf x) { memcpy(to, &x, sizeof(x)); }
 
 /* bf16 to f32 is exact; back is to nearest, ties to even, and every NaN becomes 0x7fc0. */
 #if SIMD_WIDTH == 16
@@ -85,6 +91,8 @@ ALWAYS vf r_widen(vh h) {
       __attribute__((aligned(64))) = {0, 0, 0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0, 7, 0, 8, 0, 9, 0, 10, 0, 11, 0, 12, 0, 13, 0, 14, 0, 15};
   return (vf)_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, _mm512_load_si512(upper), _mm512_castsi256_si512((__m256i)h));
 }
+#elif SIMD_WIDTH == 8 /* gcc 12 converts vectors of this width in halves */
+ALWAYS vf r_widen(vh h) { return (vf)_mm256_slli_epi32(_mm256_cvtepu16_epi32((__m128i)h), 16); }
 #else
 ALWAYS vf r_widen(vh h) { return (vf)(__builtin_convertvector(h, vu) << 16); }
 #endif
@@ -92,7 +100,17 @@ ALWAYS vh r_narrow(vf x) {
   vu u = (vu)x;
   vu rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
   vu nan = (vu)(x != x);
-  return __builtin_convertvector((rounded & ~nan) | (nan & 0x7fc0), vh);
+  rounded = (rounded & ~nan) | (nan & 0x7fc0);
+#if SIMD_WIDTH == 8
+  return (vh)_mm256_castsi256_si128(_mm256_permute4x64_epi64(_mm256_packus_epi32((__m256i)rounded, (__m256i)rounded), 0x08));
+#else
+  return __builtin_convertvector(rounded, vh);
+#endif
+}
+ALWAYS vf r_load_bf16(const uint16_t *from) {
+  vh h;
+  memcpy(&h, from, sizeof(h));
+  return r_widen(h);
 }
 
 /* ---- 16 lanes ------------------------------------------------------------------------------------------ */
@@ -199,13 +217,13 @@ ALWAYS ivec iv_lanes(void) {
 /* A register at a time: gcc copies a whole vec of several registers through memory. */
 ALWAYS vec v_load(const float *from) {
   vec r;
-#define DO(p, l) memcpy(&r.p, from + l, sizeof(r.p));
+#define DO(p, l) r.p = r_load(from + l);
   EACH(DO)
 #undef DO
   return r;
 }
 ALWAYS void v_store(float *to, vec x) {
-#define DO(p, l) memcpy(to + l, &x.p, sizeof(x.p));
+#define DO(p, l) r_store(to + l, x.p);
   EACH(DO)
 #undef DO
 }
@@ -231,10 +249,7 @@ ALWAYS void v_store_part(float *to, vec x, int n) {
 
 ALWAYS vec v_load_bf16(const uint16_t *from) {
   vec r;
-  vh h;
-#define DO(p, l)                   \
-  memcpy(&h, from + l, sizeof(h)); \
-  r.p = r_widen(h);
+#define DO(p, l) r.p = r_load_bf16(from + l);
   EACH(DO)
 #undef DO
   return r;
