@@ -112,6 +112,7 @@ static void attend_tile(const region *r, int64_t s, int64_t g, int64_t h0, int64
   for (int64_t t = t0; t < t1; t++) {
     const int64_t position = r->input_pos[s] + t - r->cu[s];
     for (int64_t h = h0; h < h1; h++, row++) {
+      memset(q + row * ldq + ldq - 16, 0, 16 * sizeof(float)); /* dims up to a multiple of 16 */
       r->kernels->convert(q + row * ldq, false, r->q + (t * r->heads + h) * r->d * size, r->bf16, r->d);
       first[row] = r->window > 0 ? adcgk_max(0, position - r->window + 1) : 0;
       end[row] = position + 1;

@@ -380,9 +380,13 @@ ALWAYS void v_sum16(const vec *x, float *sums) {
 #endif
 
 /* The largest lane, by a fixed tree: the second of two if either is NaN. */
-#if SIMD_WIDTH == 16
+#if SIMD_WIDTH >= 8
 ALWAYS float v_max_lane(vec x) {
+#if SIMD_WIDTH == 16
   __m256 m8 = _mm256_max_ps(_mm512_castps512_ps256((__m512)x.a), _mm512_extractf32x8_ps((__m512)x.a, 1));
+#else
+  __m256 m8 = _mm256_max_ps((__m256)x.a, (__m256)x.b);
+#endif
   __m128 m4 = _mm_max_ps(_mm256_castps256_ps128(m8), _mm256_extractf128_ps(m8, 1));
   __m128 m2 = _mm_max_ps(m4, _mm_movehl_ps(m4, m4));
   return _mm_cvtss_f32(_mm_max_ss(m2, _mm_movehdup_ps(m2)));
@@ -413,8 +417,19 @@ ALWAYS bool iv_any(ivec mask) {
 
 /* ---- Functions ----------------------------------------------------------------------------------------- */
 
+/* exp of |r| <= ln 2 / 2: the polynomial of Cephes' expf. */
+ALWAYS vec v_exp_rest(vec r) {
+  vec p = v_set(1.9875691500e-4f);
+  p = v_fma(p, r, v_set(1.3981999507e-3f));
+  p = v_fma(p, r, v_set(8.3334519073e-3f));
+  p = v_fma(p, r, v_set(4.1665795894e-2f));
+  p = v_fma(p, r, v_set(1.6666665459e-1f));
+  p = v_fma(p, r, v_set(5.0000001201e-1f));
+  return v_add(v_fma(p, v_mul(r, r), r), v_set(1.0f));
+}
+
 /* exp to about 1 ulp over all floats; -inf gives 0, 0 gives exactly 1, NaN stays NaN. x = n ln 2 + r, |r| <= ln 2 / 2;
- * the polynomial is that of Cephes' expf. 2^n is applied in two halves, so that results reach the denormals. */
+ * 2^n is applied in two halves, so that results reach the denormals. */
 ALWAYS vec v_exp(vec x) {
   const vec magic = v_set(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer */
   x = v_max(v_set(-104.0f), v_min(v_set(89.0f), x));
@@ -422,19 +437,25 @@ ALWAYS vec v_exp(vec x) {
   vec n = v_sub(t, magic);
   vec r = v_fma(n, v_set(-0.693359375f), x);
   r = v_fma(n, v_set(2.12194440e-4f), r);
-  vec p = v_set(1.9875691500e-4f);
-  p = v_fma(p, r, v_set(1.3981999507e-3f));
-  p = v_fma(p, r, v_set(8.3334519073e-3f));
-  p = v_fma(p, r, v_set(4.1665795894e-2f));
-  p = v_fma(p, r, v_set(1.6666665459e-1f));
-  p = v_fma(p, r, v_set(5.0000001201e-1f));
-  p = v_add(v_fma(p, v_mul(r, r), r), v_set(1.0f));
+  vec p = v_exp_rest(r);
   ivec exponent = iv_and(v_bits(t), iv_set(0x3ff)); /* the last bits of t are n, in two's complement */
   exponent = iv_shift_right(iv_shift_left(exponent, 22), 22);
   ivec half = iv_shift_right(exponent, 1);
   ivec rest = iv_sub(exponent, half);
   p = v_mul(p, iv_float_bits(iv_shift_left(iv_add(half, iv_set(127)), 23)));
   return v_mul(p, iv_float_bits(iv_shift_left(iv_add(rest, iv_set(127)), 23)));
+}
+
+/* exp of x <= 0, or NaN, to about 1 ulp; what would be below exp(-87), or denormal, is 0. */
+ALWAYS vec v_exp_to_1(vec x) {
+  const vec magic = v_set(12582912.0f);
+  vec t = v_fma(x, v_set(1.44269504088896341f), magic);
+  vec n = v_sub(t, magic);
+  vec r = v_fma(n, v_set(-0.693359375f), x);
+  r = v_fma(n, v_set(2.12194440e-4f), r);
+  vec p = v_exp_rest(r);
+  ivec power = iv_shift_left(iv_add(v_bits(t), iv_set(127)), 23); /* 2^n: the last bits of t are n */
+  return v_select(v_greater(v_set(-87.0f), x), v_zero(), v_mul(p, iv_float_bits(power)));
 }
 
 /* tanh to about 2 ulp. Cephes' tanhf: a polynomial below 0.625, else 1 - 2 / (exp(2|x|) + 1). */
