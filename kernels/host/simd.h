@@ -74,7 +74,14 @@ ALWAYS vf r_min(vf x, vf y) {
 }
 #endif
 ALWAYS vi r_select(vi mask, vi x, vi y) { return (x & mask) | (y & ~mask); }
-ALWAYS vf r_set(float x) { return (vf){0} + x; }
+/* Not (vf){0} + x, which is an addition: it makes 0 of -0. */
+#if SIMD_WIDTH == 16
+ALWAYS vf r_set(float x) { return (vf)_mm512_set1_ps(x); }
+#elif SIMD_WIDTH == 8
+ALWAYS vf r_set(float x) { return (vf)_mm256_set1_ps(x); }
+#else
+ALWAYS vf r_set(float x) { return (vf){x, x, x, x}; }
+#endif
 ALWAYS vi r_iset(int32_t x) { return (vi){0} + x; }
 ALWAYS vf r_load(const float *from) {
   vf r;
@@ -190,6 +197,21 @@ ALWAYS vec v_fma(vec x, vec y, vec z) {
   EACH(DO)
 #undef DO
   return r;
+}
+
+/* x is computed here: gcc would put off the additions of a tree and spill all that they wait for. */
+#if defined(__x86_64__)
+#define PIN "+v"
+#elif defined(SIMD_NEON)
+#define PIN "+w"
+#endif
+ALWAYS vec v_pinned(vec x) {
+#if defined(PIN) && SIMD_WIDTH >= 4
+#define DO(p, l) __asm__ volatile("" : PIN(x.p));
+  EACH(DO)
+#undef DO
+#endif
+  return x;
 }
 
 /* x where the mask is set, else y. */
