@@ -363,32 +363,37 @@ ALWAYS void v_sum4(const vec *x, float *sums) {
 #endif
 
 /* Sixteen sums at once, each by that tree: every step folds two registers into one, so that a sum costs three
- * instructions and not six. Short products (heads of 32, rows of 192) are half reduction otherwise. */
+ * instructions and not six. Short products (heads of 32, rows of 192) are half reduction otherwise. What stays in its
+ * place is blended, which more of the CPU's ports do than shuffles; a sum's operands may change sides for it. */
 #if SIMD_WIDTH == 16
-ALWAYS __m512 r_add_quads(__m512 x, __m512 y, const int low) {
-  return low == 0x44 ? _mm512_add_ps(_mm512_shuffle_f32x4(x, y, 0x44), _mm512_shuffle_f32x4(x, y, 0xee))  /* s8: quads 0, 1 + 2, 3 */
-                     : _mm512_add_ps(_mm512_shuffle_f32x4(x, y, 0x88), _mm512_shuffle_f32x4(x, y, 0xdd)); /* s4: quads 0, 2 + 1, 3 */
+/* s8 of two vecs: quads 0, 1 of x, then of y. */
+ALWAYS __m512 r_s8(vec x, vec y) {
+  return _mm512_add_ps(_mm512_mask_blend_ps(0xff00, (__m512)x.a, (__m512)y.a), _mm512_shuffle_f32x4((__m512)x.a, (__m512)y.a, 0x4e));
 }
-/* s4 of four vecs, one in each quad. */
+/* s4 of four vecs, in the quads 0, 2, 1, 3. */
 ALWAYS __m512 r_s4(const vec *x) {
-  return r_add_quads(r_add_quads((__m512)x[0].a, (__m512)x[1].a, 0x44), r_add_quads((__m512)x[2].a, (__m512)x[3].a, 0x44), 0x88);
+  const __m512 a = r_s8(x[0], x[1]), b = r_s8(x[2], x[3]);
+  const __m512 other = _mm512_mask_blend_ps(0x0f0f, a, b); /* b0 a1 b2 a3 */
+  return _mm512_add_ps(_mm512_mask_blend_ps(0xf0f0, a, b), _mm512_shuffle_f32x4(other, other, 0xb1));
 }
-/* s2 of eight vecs: quad q has two lanes of vec q and two of vec 4 + q. */
+/* s2 of eight vecs: a quad has two lanes of one of the first four and two of one of the last four. */
 ALWAYS __m512 r_s2(const vec *x) {
-  __m512 a = r_s4(x), b = r_s4(x + 4);
-  return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
+  const __m512 a = r_s4(x), b = r_s4(x + 4);
+  return _mm512_add_ps(_mm512_mask_blend_ps(0xcccc, a, b), _mm512_shuffle_ps(a, b, 0x4e));
+}
+/* The sums of 0 .. 7 of a, of b: in each quad one of a's first four, b's first four, a's last four, b's last four. */
+ALWAYS __m512 r_s1(__m512 a, __m512 b) {
+  const __m512 other = _mm512_mask_blend_ps(0x5555, a, b); /* b0 a1 b2 a3 */
+  return _mm512_add_ps(_mm512_mask_blend_ps(0xaaaa, a, b), _mm512_permute_ps(other, 0xb1));
 }
 ALWAYS void v_sum8(const vec *x, float *sums) {
-  __m512 s2 = r_s2(x);
-  __m512 s1 = _mm512_add_ps(_mm512_shuffle_ps(s2, s2, 0x88), _mm512_shuffle_ps(s2, s2, 0xdd)); /* quad q: sums q, 4 + q, and again */
-  __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 0, 0, 0, 0, 0, 0, 0, 0);
-  _mm256_storeu_ps(sums, _mm512_castps512_ps256(_mm512_permutexvar_ps(order, s1)));
+  const __m512 s2 = r_s2(x);
+  const __m512i order = _mm512_setr_epi32(0, 8, 4, 12, 2, 10, 6, 14, 0, 0, 0, 0, 0, 0, 0, 0);
+  _mm256_storeu_ps(sums, _mm512_castps512_ps256(_mm512_permutexvar_ps(order, r_s1(s2, s2))));
 }
 ALWAYS void v_sum16(const vec *x, float *sums) {
-  __m512 a = r_s2(x), b = r_s2(x + 8);
-  __m512 s1 = _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd)); /* quad q: sums q, 4 + q, 8 + q, 12 + q */
-  __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  _mm512_storeu_ps(sums, _mm512_permutexvar_ps(order, s1));
+  const __m512i order = _mm512_setr_epi32(0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15);
+  _mm512_storeu_ps(sums, _mm512_permutexvar_ps(order, r_s1(r_s2(x), r_s2(x + 8))));
 }
 #else
 ALWAYS void v_sum8(const vec *x, float *sums) {
