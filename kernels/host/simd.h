@@ -341,13 +341,16 @@ ALWAYS __m256 r_fold(vec x) { return _mm256_add_ps((__m256)x.a, (__m256)x.b); }
 #endif
 #if SIMD_WIDTH >= 8
 ALWAYS float v_sum(vec x) { return r_sum8(r_fold(x)); }
-ALWAYS void v_sum4(const vec *x, float *sums) {
+/* s2 of four vecs: a quad has two lanes of 0 and two of 1, the other of 2 and 3. What stays in its place is blended,
+ * which more of the CPU's ports do than shuffles; a sum's operands may change sides for it. */
+ALWAYS __m256 r_s2_of4(const vec *x) {
   __m256 x0 = r_fold(x[0]), x1 = r_fold(x[1]), x2 = r_fold(x[2]), x3 = r_fold(x[3]);
-  /* halves: s4 of two sums in each register, 0|2 and 1|3 */
-  __m256 s02 = _mm256_add_ps(_mm256_permute2f128_ps(x0, x2, 0x20), _mm256_permute2f128_ps(x0, x2, 0x31));
-  __m256 s13 = _mm256_add_ps(_mm256_permute2f128_ps(x1, x3, 0x20), _mm256_permute2f128_ps(x1, x3, 0x31));
-  /* pairs: s2 of 0, 1 | 2, 3 */
-  __m256 s2 = _mm256_add_ps(_mm256_shuffle_ps(s02, s13, 0x44), _mm256_shuffle_ps(s02, s13, 0xee));
+  __m256 s02 = _mm256_add_ps(_mm256_blend_ps(x0, x2, 0xf0), _mm256_permute2f128_ps(x0, x2, 0x21));
+  __m256 s13 = _mm256_add_ps(_mm256_blend_ps(x1, x3, 0xf0), _mm256_permute2f128_ps(x1, x3, 0x21));
+  return _mm256_add_ps(_mm256_blend_ps(s02, s13, 0xcc), _mm256_shuffle_ps(s02, s13, 0x4e));
+}
+ALWAYS void v_sum4(const vec *x, float *sums) {
+  __m256 s2 = r_s2_of4(x);
   __m256 s1 = _mm256_add_ps(s2, _mm256_movehdup_ps(s2)); /* lanes 0, 2 | 4, 6 */
   __m128 low = _mm256_castps256_ps128(s1), high = _mm256_extractf128_ps(s1, 1);
   _mm_storeu_ps(sums, _mm_shuffle_ps(low, high, 0x88));
@@ -363,8 +366,7 @@ ALWAYS void v_sum4(const vec *x, float *sums) {
 #endif
 
 /* Sixteen sums at once, each by that tree: every step folds two registers into one, so that a sum costs three
- * instructions and not six. Short products (heads of 32, rows of 192) are half reduction otherwise. What stays in its
- * place is blended, which more of the CPU's ports do than shuffles; a sum's operands may change sides for it. */
+ * instructions and not six. Short products (rows of 192) are half reduction otherwise. */
 #if SIMD_WIDTH == 16
 /* s8 of two vecs: quads 0, 1 of x, then of y. */
 ALWAYS __m512 r_s8(vec x, vec y) {
@@ -395,11 +397,20 @@ ALWAYS void v_sum16(const vec *x, float *sums) {
   const __m512i order = _mm512_setr_epi32(0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15);
   _mm512_storeu_ps(sums, _mm512_permutexvar_ps(order, r_s1(r_s2(x), r_s2(x + 8))));
 }
+#elif SIMD_WIDTH == 8
+ALWAYS void v_sum8(const vec *x, float *sums) {
+  const __m256 a = r_s2_of4(x), b = r_s2_of4(x + 4);
+  const __m256 other = _mm256_permute_ps(_mm256_blend_ps(a, b, 0x55), 0xb1);
+  const __m256 s1 = _mm256_add_ps(_mm256_blend_ps(a, b, 0xaa), other); /* 0 4 1 5 | 2 6 3 7 */
+  _mm256_storeu_ps(sums, _mm256_permutevar8x32_ps(s1, _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7)));
+}
 #else
 ALWAYS void v_sum8(const vec *x, float *sums) {
   v_sum4(x, sums);
   v_sum4(x + 4, sums + 4);
 }
+#endif
+#if SIMD_WIDTH < 16
 ALWAYS void v_sum16(const vec *x, float *sums) {
   v_sum8(x, sums);
   v_sum8(x + 8, sums + 8);
