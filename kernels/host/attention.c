@@ -1,6 +1,6 @@
 /* adcg.attention over a slot cache. Keys and values of the step are written to the cache first, and every query then
  * reads the cache alone: a prefill in one step or in chunks, or a decode, computes the same bits. The arithmetic is
- * in attend.inc; here are the checks, the writing and the cutting into tiles. */
+ * in attend.h; here are the checks, the writing and the cutting into tiles. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>

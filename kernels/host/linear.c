@@ -1,5 +1,5 @@
 /* adcg.linear: x [R, K], weight [N, K], bias [N] (optional) -> [R, N]. The work is cut into blocks of rows and
- * columns; the products themselves are in product.inc. */
+ * columns; the products themselves are in product.h. */
 #include "internal.h"
 
 typedef struct region {

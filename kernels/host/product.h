@@ -38,14 +38,11 @@ ALWAYS vf r_get(const void *from, bool bf16, int64_t at) {
   return bf16 ? r_load_bf16((const uint16_t *)from + at) : r_load((const float *)from + at);
 }
 
-/* Where the lanes of a tile's sums stand that have no register just now. */
-typedef float of_lanes[TILE_ROOM][LANES];
-
 /* Adds the products of k's 0 .. k-1, whole vecs, to lanes lane0 .. lane0 + lanes - 1 of a tile's sums, in the
  * registers acc; they start at zero if `fresh`, else where they were put. mr, nr, lane0, lanes, fresh and the types are
  * constants after inlining. */
 ALWAYS void pass(int mr, int nr, int lane0, int lanes, bool fresh, const void *x, bool x_bf16, int64_t ldx, const void *w, bool w_bf16,
-                 int64_t ldw, int64_t k, of_lanes from, vf *acc) {
+                 int64_t ldw, int64_t k, float (*from)[LANES], vf *acc) {
   const int parts = lanes / SIMD_WIDTH;
 #pragma GCC unroll 32
   for (int i = 0; i < mr * nr; i++) {
@@ -67,7 +64,7 @@ ALWAYS void pass(int mr, int nr, int lane0, int lanes, bool fresh, const void *x
     }
   }
 }
-ALWAYS void put(int outputs, int lane0, int lanes, of_lanes to, const vf *acc) {
+ALWAYS void put(int outputs, int lane0, int lanes, float (*to)[LANES], const vf *acc) {
   const int parts = lanes / SIMD_WIDTH;
 #pragma GCC unroll 32
   for (int i = 0; i < outputs; i++) {
@@ -79,7 +76,7 @@ ALWAYS void put(int outputs, int lane0, int lanes, of_lanes to, const vf *acc) {
 
 /* All passes over k's 0 .. k-1. The last lanes stay in acc. */
 ALWAYS void passes(int mr, int nr, int lanes, bool fresh, const void *x, bool x_bf16, int64_t ldx, const void *w, bool w_bf16, int64_t ldw,
-                   int64_t k, of_lanes memory, vf *acc) {
+                   int64_t k, float (*memory)[LANES], vf *acc) {
   int lane0 = 0;
 #pragma GCC unroll 4
   for (; lane0 + lanes < LANES; lane0 += lanes) {
@@ -89,18 +86,28 @@ ALWAYS void passes(int mr, int nr, int lanes, bool fresh, const void *x, bool x_
   pass(mr, nr, lane0, lanes, fresh, x, x_bf16, ldx, w, w_bf16, ldw, k, memory, acc);
 }
 
-/* A tile: y[i][j] = bias[j] + x[i] . w[j], for the first mr rows and the columns from n on. */
-ALWAYS void dots(int mr, int nr, const adcgk_product *p, bool x_bf16, bool w_bf16, int64_t n) {
+/* A slab of a product: some of its rows and columns, and PASS_K of its k's (of one row, all). */
+typedef struct slab {
+  adcgk_product p;    /* x, w, bias and y at the slab's first k, row and column; k as many as it has */
+  bool first, last;   /* of the product's k's */
+  float (*sums)[LANES]; /* where sums wait for the next slab, tile after tile */
+} slab;
+
+/* A tile of a slab: y[i][j] = bias[j] + x[i] . w[j], for the first mr rows and the columns from n on. */
+ALWAYS void dots(int mr, int nr, const slab *s, bool x_bf16, bool w_bf16, int64_t n) {
+  const adcgk_product *p = &s->p;
   const void *x = p->x, *w = element(p->w, w_bf16, n * p->ldw);
   const int64_t whole = p->k / LANES * LANES;
   const int lanes = mr == 1 ? LANES : SIMD_WIDTH, kept = LANES - lanes; /* from lane `kept` on, sums are in registers */
-  of_lanes memory __attribute__((aligned(64)));
+  float (*memory)[LANES] = s->first && s->last ? s->sums : s->sums + n * mr;
   vf regs[TILE_ROOM];
-  passes(mr, nr, lanes, true, x, x_bf16, p->ldx, w, w_bf16, p->ldw, whole < PASS_K ? whole : PASS_K, memory, regs);
-  for (int64_t at = PASS_K; at < whole; at += PASS_K) {
-    const int64_t k = whole - at < PASS_K ? whole - at : PASS_K;
+  if (s->first)
+    passes(mr, nr, lanes, true, x, x_bf16, p->ldx, w, w_bf16, p->ldw, whole, memory, regs);
+  else
+    passes(mr, nr, lanes, false, x, x_bf16, p->ldx, w, w_bf16, p->ldw, whole, memory, regs);
+  if (!s->last) {
     put(mr * nr, kept, lanes, memory, regs);
-    passes(mr, nr, lanes, false, element(x, x_bf16, at), x_bf16, p->ldx, element(w, w_bf16, at), w_bf16, p->ldw, k, memory, regs);
+    return;
   }
   if (whole < p->k) { /* the last k's, fewer than a vec */
     const int left = (int)(p->k - whole);
@@ -167,15 +174,15 @@ ALWAYS void dots(int mr, int nr, const adcgk_product *p, bool x_bf16, bool w_bf1
  * remains of the columns one at a time. A strip keeps its rows of x close while the columns' weights pass by. */
 #define TILE(mr)                                                           \
   case mr:                                                                 \
-    for (; n + NR <= columns; n += NR) dots(mr, NR, p, x_bf16, w_bf16, n); \
-    for (; n < columns; n++) dots(mr, 1, p, x_bf16, w_bf16, n);            \
+    for (; n + NR <= columns; n += NR) dots(mr, NR, s, x_bf16, w_bf16, n); \
+    for (; n < columns; n++) dots(mr, 1, s, x_bf16, w_bf16, n);            \
     break;
-ALWAYS void strip(const adcgk_product *p, bool x_bf16, bool w_bf16, int rows, int64_t columns) {
+ALWAYS void strip(const slab *s, bool x_bf16, bool w_bf16, int rows, int64_t columns) {
   int64_t n = 0;
   switch (rows) {
     case 1:
-      for (; n + SR <= columns; n += SR) dots(1, SR, p, x_bf16, w_bf16, n);
-      for (; n < columns; n++) dots(1, 1, p, x_bf16, w_bf16, n);
+      for (; n + SR <= columns; n += SR) dots(1, SR, s, x_bf16, w_bf16, n);
+      for (; n < columns; n++) dots(1, 1, s, x_bf16, w_bf16, n);
       break;
       TILE(2)
 #if MR >= 3
@@ -192,7 +199,7 @@ ALWAYS void strip(const adcgk_product *p, bool x_bf16, bool w_bf16, int rows, in
 #undef TILE
 
 #define STRIP(NAME, X, W) \
-  static __attribute__((noinline)) void NAME(const adcgk_product *p, int rows, int64_t columns) { strip(p, X, W, rows, columns); }
+  static __attribute__((noinline)) void NAME(const slab *s, int rows, int64_t columns) { strip(s, X, W, rows, columns); }
 STRIP(strip_f32_f32, false, false)
 STRIP(strip_f32_bf16, false, true)
 STRIP(strip_bf16_f32, true, false)
@@ -200,49 +207,60 @@ STRIP(strip_bf16_bf16, true, true)
 #undef STRIP
 
 enum {
-  COPY_X = 4096,    /* elements of a row of x in bf16 that are widened once for a strip and block of weights, */
-  COPY_W = 36 << 10, /* and of a block of weights, once for all strips; longer ones are widened wherever they are used */
-  BLOCK_W = 4 << 10  /* elements of a block of weights, if its rows are not longer */
+  BLOCK_W = 4 << 10,                     /* elements of a block of weights that leaves room in the first-level cache, */
+  BLOCK_N = 64,                          /* and its columns at most */
+  ROOM_ROWS = 96,                        /* rows of x that pass by a block, */
+  ROOM = ROOM_ROWS * (BLOCK_W / PASS_K), /* and outputs of theirs whose sums can wait for the next slab */
+  WORTH_COPY = 8 * MR                    /* rows from which a block of weights is copied */
 };
 
+/* Blocks of weights pass by all strips of rows, slab after slab, in strips as even as they can be: 8 rows are 4 + 4 and
+ * not 6 + 2. A block that many rows use is copied where it is bf16, or rows of w a power of two apart would share
+ * their places in the cache; a strip of x is copied where it is bf16. */
 static void product(const adcgk_product *p, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
-  void (*const strips[2][2])(const adcgk_product *, int, int64_t) = {{strip_f32_f32, strip_f32_bf16}, {strip_bf16_f32, strip_bf16_bf16}};
-  float rows_of_x[MR * COPY_X] __attribute__((aligned(64))), block_of_w[COPY_W] __attribute__((aligned(64)));
-  const int64_t ldx = (p->k + LANES - 1) / LANES * LANES, ldw = ldx + LANES;
-  /* Rows of a power of two apart would share their places in the cache: such weights in f32 are copied too. */
-  const bool copy_x = p->x_bf16 && p->k <= COPY_X;
-  const bool copy_w = (p->w_bf16 || p->ldw % 512 == 0) && m1 - m0 >= 8 * MR && ldw * 2 * NR <= COPY_W;
-  void (*const one)(const adcgk_product *, int, int64_t) = strips[p->x_bf16 && !copy_x][p->w_bf16 && !copy_w];
-  /* A block of weights that leaves room in the first-level cache beside a strip's rows of x passes by all strips before
-   * the next one, in strips as even as they can be: 8 rows are 4 + 4 and not 6 + 2. */
-  int64_t block = BLOCK_W / (ldx + 1) / (2 * NR) * (2 * NR);
+  void (*const strips[2][2])(const slab *, int, int64_t) = {{strip_f32_f32, strip_f32_bf16}, {strip_bf16_f32, strip_bf16_bf16}};
+  float rows_of_x[MR * PASS_K] __attribute__((aligned(64))), block_of_w[BLOCK_W + BLOCK_N * LANES] __attribute__((aligned(64)));
+  float sums[ROOM][LANES] __attribute__((aligned(64)));
+  for (; m1 - m0 > ROOM_ROWS; m0 += ROOM_ROWS) product(p, m0, m0 + ROOM_ROWS, n0, n1);
+  const int64_t rows = m1 - m0, strip_count = (rows + MR - 1) / MR;
+  const int64_t slab_k = rows == 1 || p->k <= PASS_K ? p->k : PASS_K;
+  const int64_t ldx = (slab_k + LANES - 1) / LANES * LANES, ldw = ldx + LANES;
+  const bool copy_x = p->x_bf16 && slab_k <= PASS_K;
+  const bool copy_w = (p->w_bf16 || p->ldw % 512 == 0) && rows >= WORTH_COPY;
+  void (*const one)(const slab *, int, int64_t) = strips[p->x_bf16 && !copy_x][p->w_bf16 && !copy_w];
+  int64_t block = BLOCK_W / ldx / (2 * NR) * (2 * NR);
+  if (block > BLOCK_N) block = BLOCK_N;
   if (block < 2 * NR) block = 2 * NR;
+  if (strip_count == 1) block = slab_k == p->k ? n1 - n0 : ROOM / rows;
   for (int64_t n = n0; n < n1; n += block) {
-    const int64_t end = n + block < n1 ? n + block : n1;
-    adcgk_product q = *p;
-    if (copy_w) {
-      for (int64_t j = n; j < end; j++) convert(block_of_w + (j - n) * ldw, false, element(p->w, p->w_bf16, j * p->ldw), p->w_bf16, p->k);
-      q.w = block_of_w;
-      q.w_bf16 = false;
-      q.ldw = ldw;
-    } else {
-      q.w = element(p->w, p->w_bf16, n * p->ldw);
-    }
-    if (p->bias) q.bias = element(p->bias, p->bias_bf16, n);
-    int64_t strips_left = (m1 - m0 + MR - 1) / MR;
-    for (int64_t m = m0; m < m1; strips_left--) {
-      const int rows = (int)((m1 - m + strips_left - 1) / strips_left);
-      if (copy_x) {
-        q.x = rows_of_x;
-        q.x_bf16 = false;
-        q.ldx = ldx;
-        for (int i = 0; i < rows; i++) convert(rows_of_x + i * ldx, false, (const uint16_t *)p->x + (m + i) * p->ldx, true, p->k);
-      } else {
-        q.x = element(p->x, p->x_bf16, m * p->ldx);
+    const int64_t columns = n + block < n1 ? block : n1 - n;
+    for (int64_t k = 0; k < p->k || k == 0; k += slab_k) {
+      slab s = {.p = *p, .first = k == 0, .last = k + slab_k >= p->k, .sums = sums};
+      s.p.k = s.last ? p->k - k : slab_k;
+      s.p.w = element(p->w, p->w_bf16, n * p->ldw + k);
+      if (p->bias) s.p.bias = element(p->bias, p->bias_bf16, n);
+      if (copy_w) {
+        for (int64_t j = 0; j < columns; j++) convert(block_of_w + j * ldw, false, element(s.p.w, p->w_bf16, j * p->ldw), p->w_bf16, s.p.k);
+        s.p.w = block_of_w;
+        s.p.w_bf16 = false;
+        s.p.ldw = ldw;
       }
-      q.y = (char *)p->y + (m * p->ldy + n) * (p->y_bf16 ? 2 : 4);
-      one(&q, rows, end - n);
-      m += rows;
+      int64_t strips_left = strip_count;
+      for (int64_t m = m0; m < m1; strips_left--) {
+        const int strip_rows = (int)((m1 - m + strips_left - 1) / strips_left);
+        s.p.x = element(p->x, p->x_bf16, m * p->ldx + k);
+        s.p.y = (char *)p->y + (m * p->ldy + n) * (p->y_bf16 ? 2 : 4);
+        s.sums = slab_k == p->k ? sums : sums + (m - m0) * columns;
+        if (copy_x) {
+          for (int i = 0; i < strip_rows; i++) convert(rows_of_x + i * ldx, false, element(p->x, true, (m + i) * p->ldx + k), true, s.p.k);
+          s.p.x = rows_of_x;
+          s.p.x_bf16 = false;
+          s.p.ldx = ldx;
+        }
+        one(&s, strip_rows, columns);
+        m += strip_rows;
+      }
+      if (p->k == 0) break;
     }
   }
 }

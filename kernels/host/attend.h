@@ -1,7 +1,7 @@
 /* Attention of a tile of query rows over the cache, for one instruction set.
  *
  * Keys are taken in blocks of ADCGK_KEY_BLOCK at fixed positions of the sequence. Per row and block: scores (dot
- * products in 16 lanes and a tree, as in product.inc), the largest, weights exp(score - largest), their sum in 16 lanes
+ * products in 16 lanes and a tree, as in product.h), the largest, weights exp(score - largest), their sum in 16 lanes
  * by key modulo 16, and the weighted values, key after key. All of it depends on the row's own position and history
  * alone: other rows of the tile share loads and nothing else, and keys that a row does not see touch nothing of it
  * (they may hold NaN). */
