@@ -37,6 +37,7 @@ type search struct {
 
 	floor  []int64 // per section
 	left   []int64 // per section: the sizes of all that is not placed
+	end    []int64 // per section: what is left over it cannot end lower
 	over   []int32 // per section: the interval whose top is the floor; -1: none, it rose
 	blame  []uint64
 	member [][]int32 // per section: its intervals, those not placed first
@@ -49,11 +50,13 @@ type search struct {
 	offset    []int64
 
 	trail    []change
-	saved    []uint64 // blames that undo brings back
-	queue    []int32  // sections whose floor may rise by itself
-	queued   []bool
-	crushed  int32 // a section whose floor lifted a fixed interval off its offset; -1
-	words    int   // of a blame
+	saved    []uint64  // blames that undo brings back
+	queue    []int32   // sections whose floor may rise by itself
+	waiting  []bool    // per section: its floor is to be looked at
+	queued   []bool    // per section: so is its end
+	stacked  [][]int32 // per section: its intervals by support, when it was last looked at
+	crushed  int32     // a section whose floor lifted a fixed interval off its offset; -1
+	words    int       // of a blame
 	conflict []uint64
 	room     [][]uint64 // per level: blame of what failed so far
 	why      []uint64
@@ -82,6 +85,7 @@ const (
 	floorRose changeKind = iota
 	supportRose
 	wasPlaced
+	endRose
 )
 
 // change is what undo needs.
@@ -103,8 +107,9 @@ func newSearch(items []Interval, fixed []int64) *search {
 	s := &search{sec: newSections(items), size: make([]int64, n), fixed: fixed, failed: map[uint64]struct{}{}}
 	m := int(s.sec.count)
 	s.words = (2*n+63)/64 + 1
-	s.floor, s.left, s.over, s.count = make([]int64, m), make([]int64, m), make([]int32, m), make([]int32, m)
-	s.blame, s.queued, s.member = make([]uint64, m*s.words), make([]bool, m), make([][]int32, m)
+	s.floor, s.left, s.end, s.over, s.count = make([]int64, m), make([]int64, m), make([]int64, m), make([]int32, m), make([]int32, m)
+	s.blame, s.member = make([]uint64, m*s.words), make([][]int32, m)
+	s.waiting, s.queued = make([]bool, m), make([]bool, m)
 	s.support, s.supporter, s.offset = make([]int64, n), make([]int32, n), make([]int64, n)
 	s.placed, s.spot, s.rank, s.twin = make([]bool, n), make([][]int32, n), make([]int32, n), make([]int32, n)
 	s.conflict, s.why, s.nothing = make([]uint64, s.words), make([]uint64, s.words), make([]uint64, s.words)
@@ -128,6 +133,10 @@ func newSearch(items []Interval, fixed []int64) *search {
 			s.twin[i] = j
 		}
 		seen[key] = int32(i)
+	}
+	s.stacked = make([][]int32, m)
+	for t := range s.member {
+		s.stacked[t] = slices.Clone(s.member[t])
 	}
 	if fixed == nil {
 		s.fixed = slices.Repeat([]int64{-1}, n)
@@ -158,7 +167,7 @@ func (s *search) run(height, budget int64) outcome {
 	}
 	s.dropQueue()
 	for t := range s.floor {
-		s.floor[t], s.left[t], s.over[t], s.count[t] = 0, 0, -1, int32(len(s.member[t]))
+		s.floor[t], s.left[t], s.end[t], s.over[t], s.count[t] = 0, 0, 0, -1, int32(len(s.member[t]))
 		s.keys[t] = floorKey(int32(t), 0)
 		for _, i := range s.member[t] {
 			s.left[t] += s.size[i]
@@ -240,8 +249,8 @@ func (s *search) decide(a, b int32, level int) bool {
 	}
 	slices.SortFunc(options, func(i, j int32) int { return cmp.Compare(s.rank[i], s.rank[j]) })
 	for _, i := range options {
-		if s.needless(i) {
-			continue
+		if j := s.twin[i]; j >= 0 && !s.placed[j] {
+			continue // its twin would do as well, and is among the options
 		}
 		mark := len(s.trail)
 		if s.place(i, t, level) && s.solve(a, b, level+1) {
@@ -294,7 +303,7 @@ func (s *search) choose(a, b int32) (section, first, last int32) {
 		}
 		if (l == a || s.floor[l-1] > s.floor[l]) && (r == b || s.floor[r+1] > s.floor[l]) {
 			for t := l; t <= r; t++ {
-				w, f := s.height-s.floor[t]-s.left[t], s.floor[t]
+				w, f := s.height-s.end[t], s.floor[t]
 				o := min(w, 1) // raising the floor is an option too
 				for _, i := range s.member[t][:s.count[t]] {
 					if s.support[i] == f {
@@ -322,17 +331,6 @@ func (s *search) choose(a, b int32) (section, first, last int32) {
 		l = r + 1
 	}
 	return section, first, last
-}
-
-// needless tells whether placing i leads to nothing new: its twin, or the same two with their order turned round, would do
-// as well. Fixed intervals have no twin, and stay where they are.
-func (s *search) needless(i int32) bool {
-	if j := s.twin[i]; j >= 0 && !s.placed[j] {
-		return true
-	}
-	lo, hi := s.sec.lo[i], s.sec.hi[i]
-	below := s.over[lo]
-	return below > i && below == s.over[hi] && s.sec.lo[below] == lo && s.sec.hi[below] == hi && s.fixed[i] < 0 && s.fixed[below] < 0
 }
 
 // place puts an interval on its support, which is the floor of section t. False: a dead end.
@@ -390,55 +388,119 @@ func (s *search) raise(t int32, to int64, by int32, why []uint64) {
 	}
 }
 
+// enqueue has propagate look at a section: at its floor if that does not wait for it yet, and then at whether it fits.
 func (s *search) enqueue(t int32) {
-	if !s.queued[t] {
-		s.queued[t] = true
+	if !s.waiting[t] {
+		s.waiting[t], s.queued[t] = true, true
 		s.queue = append(s.queue, t)
 	}
 }
 
 func (s *search) dropQueue() {
 	for _, t := range s.queue {
-		s.queued[t] = false
+		s.waiting[t], s.queued[t] = false, false
 	}
 	s.queue = s.queue[:0]
 }
 
-// propagate raises floors on which nothing can rest any more. False: a dead end, with the decisions to blame in conflict.
+// propagate raises floors on which nothing can rest any more, as far as that leads, and then looks whether what is left
+// still fits. False: a dead end, with the decisions to blame in conflict.
 func (s *search) propagate() bool {
-	for len(s.queue) > 0 && s.crushed < 0 {
-		t := s.queue[len(s.queue)-1]
-		s.queue = s.queue[:len(s.queue)-1]
-		s.queued[t] = false
+	for k := 0; k < len(s.queue); k++ {
+		t := s.queue[k]
+		s.waiting[t] = false
 		members := s.member[t][:s.count[t]]
-		to := never
+		lowest := never
 		for _, i := range members {
-			if to = min(to, s.support[i]); to <= s.floor[t] {
+			if lowest = min(lowest, s.support[i]); lowest <= s.floor[t] {
 				break
 			}
 		}
-		if to <= s.floor[t] || len(members) == 0 {
-			continue
+		if lowest > s.floor[t] && len(members) > 0 {
+			clear(s.why)
+			for _, i := range members {
+				join(s.why, s.blameOf(s.supporter[i]))
+			}
+			s.raise(t, lowest, -1, s.why)
 		}
-		clear(s.why)
-		for _, i := range members {
-			join(s.why, s.blameOf(s.supporter[i]))
-		}
-		if to+s.left[t] > s.height {
-			copy(s.conflict, s.why)
-			join(s.conflict, s.blameOf(t))
+		if s.crushed >= 0 {
+			copy(s.conflict, s.blameOf(s.crushed))
+			s.crushed = -1
 			s.dropQueue()
 			return false
 		}
-		s.raise(t, to, -1, s.why)
 	}
-	if s.crushed >= 0 {
-		copy(s.conflict, s.blameOf(s.crushed))
-		s.crushed = -1
-		s.dropQueue()
-		return false
+	for k := len(s.queue) - 1; k >= 0; k-- {
+		if t := s.queue[k]; s.queued[t] {
+			s.queued[t] = false
+			if !s.fits(t) {
+				s.dropQueue()
+				return false
+			}
+		}
+	}
+	s.queue = s.queue[:0]
+	return true
+}
+
+// fits sets the end of a section, and tells whether that is within the height.
+func (s *search) fits(t int32) bool {
+	members := s.member[t][:s.count[t]]
+	highest, resting := s.floor[t], int64(0)
+	for _, i := range members {
+		highest = max(highest, s.support[i])
+		if s.support[i] == s.floor[t] {
+			resting += s.size[i]
+		}
+	}
+	end := s.floor[t] + s.left[t]
+	if max(end, highest-resting+s.left[t]) > s.height { // unless there is room for all gaps
+		var ok bool
+		if end, ok = s.stack(t); !ok {
+			return false
+		}
+	}
+	if end != s.end[t] {
+		s.trail = append(s.trail, change{kind: endRose, at: t, old: s.end[t]})
+		s.end[t] = end
 	}
 	return true
+}
+
+// stack puts what is left over a section on one another, the lowest support first, and gives the end: nothing ends lower.
+// False: that is above the height, with the decisions to blame in conflict.
+func (s *search) stack(t int32) (end int64, ok bool) {
+	list := s.stacked[t]
+	for k := 1; k < len(list); k++ { // it was sorted before; little has changed
+		i := list[k]
+		j, at := k, s.support[i]
+		for ; j > 0 && s.support[list[j-1]] > at; j-- {
+			list[j] = list[j-1]
+		}
+		list[j] = i
+	}
+	block := 0 // what stands from here on has no gaps between
+	for k, i := range list {
+		if s.placed[i] {
+			continue
+		}
+		if s.support[i] > end {
+			end, block = s.support[i], k
+		}
+		if end += s.size[i]; end > s.height {
+			clear(s.conflict)
+			if s.support[list[block]] == s.floor[t] {
+				join(s.conflict, s.blameOf(t))
+			}
+			for _, i := range list[block:] {
+				if !s.placed[i] {
+					join(s.conflict, s.blameOf(s.supporter[i]))
+				}
+			}
+			return end, false
+		}
+	}
+	return end, true
 }
 
 func (s *search) undo(mark int) {
@@ -453,6 +515,8 @@ func (s *search) undo(mark int) {
 			s.saved = s.saved[:from]
 		case supportRose:
 			s.support[c.at], s.supporter[c.at] = c.old, c.other
+		case endRose:
+			s.end[c.at] = c.old
 		case wasPlaced: // it still stands behind the members that are left
 			s.placed[c.at] = false
 			s.keys[s.sec.lo[c.at]] += s.keyOf[c.at]
