@@ -36,8 +36,8 @@ type improver struct {
 	rng      *rand.Rand
 
 	// How often each way has led to a placement, and before the first time a guess, from instances of real compilers.
-	parts, budgets, rules, orders, noises []float64
-	chosen                                []*float64 // in this round
+	parts, budgets, rules, orders, noises, fits []float64
+	chosen                                      []*float64 // in this round
 
 	nodes    int64
 	deadline time.Time // zero: none
@@ -72,7 +72,7 @@ func newImprover(items []Interval, best *Placement, effort Effort) *improver {
 	m := &improver{items: items, sec: newSections(items), least: best.Bound, best: best, nodes: effort.Nodes,
 		fixed: make([]int64, len(items)), rng: rand.New(rand.NewPCG(1, 2)),
 		parts: []float64{3, 3, 2, 1}, budgets: []float64{4, 4, 2, 1, 0.5, 0.25}, rules: []float64{1, 1, 1, 1, 1},
-		orders: []float64{3, 1, 1, 1, 1}, noises: []float64{3, 1}}
+		orders: []float64{3, 1, 1, 1, 1}, noises: []float64{3, 1}, fits: []float64{1, 1}}
 	if effort.Time > 0 {
 		m.deadline = time.Now().Add(effort.Time)
 	}
@@ -229,6 +229,7 @@ func (m *improver) searchOf(w window, whole bool) (*search, []int32) {
 // shuffle chooses the rule and the order of a search's next run.
 func (m *improver) shuffle(s *search) {
 	s.pick = rule(m.choose(m.rules))
+	s.fit = m.choose(m.fits) == 1
 	measure := measures[m.choose(m.orders)]
 	noise := 0.3 * float64(m.choose(m.noises))
 	score := make([]float64, len(s.rank))

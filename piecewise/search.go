@@ -30,6 +30,8 @@ type search struct {
 	rank  []int32 // per interval: which is tried first
 	twin  []int32 // per interval: an earlier one with the same sections and size; -1 if none
 	pick  rule
+	fit   bool // those that fit the skyline are tried first
+	score []int8
 
 	height        int64
 	nodes, budget int64
@@ -135,6 +137,7 @@ func newSearch(items []Interval, fixed []int64) *search {
 		seen[key] = int32(i)
 	}
 	s.stacked = make([][]int32, m)
+	s.score = make([]int8, n)
 	for t := range s.member {
 		s.stacked[t] = slices.Clone(s.member[t])
 	}
@@ -247,7 +250,17 @@ func (s *search) decide(a, b int32, level int) bool {
 			join(blamed, s.blameOf(s.supporter[i]))
 		}
 	}
-	slices.SortFunc(options, func(i, j int32) int { return cmp.Compare(s.rank[i], s.rank[j]) })
+	if s.fit {
+		for _, i := range options {
+			s.score[i] = s.fitness(i, a, b, first, last)
+		}
+	}
+	slices.SortFunc(options, func(i, j int32) int {
+		if s.fit && s.score[i] != s.score[j] {
+			return cmp.Compare(s.score[j], s.score[i])
+		}
+		return cmp.Compare(s.rank[i], s.rank[j])
+	})
 	for _, i := range options {
 		if j := s.twin[i]; j >= 0 && !s.placed[j] {
 			continue // its twin would do as well, and is among the options
@@ -331,6 +344,24 @@ func (s *search) choose(a, b int32) (section, first, last int32) {
 		l = r + 1
 	}
 	return section, first, last
+}
+
+// fitness counts the edges of the skyline that placing an interval saves: where it meets a wall of its valley, or the end
+// of all, and once more if it is as high as the wall.
+func (s *search) fitness(i, a, b, first, last int32) int8 {
+	var n int8
+	top := s.support[i] + s.size[i]
+	if s.sec.lo[i] == first {
+		if n++; first == a || s.floor[first-1] == top {
+			n++
+		}
+	}
+	if s.sec.hi[i] == last {
+		if n++; last == b || s.floor[last+1] == top {
+			n++
+		}
+	}
+	return n
 }
 
 // place puts an interval on its support, which is the floor of section t. False: a dead end.
