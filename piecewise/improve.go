@@ -36,8 +36,14 @@ type improver struct {
 	rng      *rand.Rand
 
 	// How often each way has led to a placement, and before the first time a guess, from instances of real compilers.
-	parts, budgets, rules, orders, noises, fits []float64
-	chosen                                      []*float64 // in this round
+	parts, budgets, rules, orders, noises, fits, repairs, sizes, widen []float64
+	chosen                                                             []*float64 // in this round
+
+	begins, ends     [][]int32 // per section: the intervals that do
+	solved           []bool
+	steps            [2]float64
+	heavy            []float64
+	homeless, others []int32
 
 	nodes    int64
 	deadline time.Time // zero: none
@@ -55,8 +61,8 @@ func improve(items []Interval, best *Placement, effort Effort) {
 			return
 		}
 	}
-	for round := 0; m.nodes > 0 && best.Height > m.least && (m.deadline.IsZero() || time.Now().Before(m.deadline)); round++ {
-		if m.round(m.aim(round)) {
+	for best.Height > m.least && m.goesOn() {
+		if m.round() {
 			for i := range items {
 				best.Offsets[i] = m.fixed[i]
 			}
@@ -71,13 +77,16 @@ func improve(items []Interval, best *Placement, effort Effort) {
 func newImprover(items []Interval, best *Placement, effort Effort) *improver {
 	m := &improver{items: items, sec: newSections(items), least: best.Bound, best: best, nodes: effort.Nodes,
 		fixed: make([]int64, len(items)), rng: rand.New(rand.NewPCG(1, 2)),
-		parts: []float64{3, 3, 2, 1}, budgets: []float64{4, 4, 2, 1, 0.5, 0.25}, rules: []float64{1, 1, 1, 1, 1},
-		orders: []float64{3, 1, 1, 1, 1}, noises: []float64{3, 1}, fits: []float64{1, 1}}
+		parts: []float64{3, 3, 2, 1, 1, 1, 1, 1}, budgets: []float64{4, 4, 2, 1, 0.5, 0.25}, rules: []float64{1, 1, 1, 1, 1},
+		orders: []float64{3, 1, 1, 1, 1}, noises: []float64{3, 1}, fits: []float64{1, 1}, repairs: []float64{1, 1}, sizes: []float64{1, 1, 1, 1}, widen: []float64{1, 1, 1, 1}, solved: make([]bool, len(items)*2), steps: [2]float64{0.5, 0.5}}
 	if effort.Time > 0 {
 		m.deadline = time.Now().Add(effort.Time)
 	}
 	m.live, m.crossing, m.weight = make([]int64, m.sec.count), make([]float64, m.sec.count), make([]float64, m.sec.count)
+	m.begins, m.ends, m.heavy = make([][]int32, m.sec.count), make([][]int32, m.sec.count), make([]float64, len(items))
 	for i, it := range items {
+		m.begins[m.sec.lo[i]] = append(m.begins[m.sec.lo[i]], int32(i))
+		m.ends[m.sec.hi[i]] = append(m.ends[m.sec.hi[i]], int32(i))
 		m.unit = gcd(m.unit, it.Size)
 		for t := m.sec.lo[i]; t <= m.sec.hi[i]; t++ {
 			m.live[t] += it.Size
@@ -104,14 +113,14 @@ func heightOf(items []Interval, offsets []int64) int64 {
 	return height
 }
 
-// aim is the height that a round tries to reach. Far above the least, it is some part of the way down, which succeeds
-// often; near it, that is tried every fourth time, and else the least itself.
-func (m *improver) aim(round int) int64 {
+// aim is the height that a round tries to reach: some part of the way down to the least, more after rounds that got there
+// and less after others; at times the least itself, where searches that must fail do so soon.
+func (m *improver) aim(way int) int64 {
 	gap := m.best.Height - m.least
-	if gap > m.least/20 || round%4 == 0 {
-		return m.least + gap*int64(1+m.rng.IntN(3))/4/m.unit*m.unit
+	if m.rng.IntN(4) == 0 {
+		return m.least
 	}
-	return m.least
+	return max(m.least, m.best.Height-max(m.unit, int64(float64(gap)*m.steps[way])/m.unit*m.unit))
 }
 
 type window struct {
@@ -120,32 +129,40 @@ type window struct {
 }
 
 // round tries to place everything below a height; fixed holds the offsets then.
-func (m *improver) round(height int64) bool {
+func (m *improver) round() (won bool) {
 	m.chosen = m.chosen[:0]
+	way := m.choose(m.repairs)
+	height := m.aim(way)
+	defer func() {
+		switch {
+		case won:
+			m.steps[way] = min(1, 1.5*m.steps[way])
+		case height > m.least:
+			m.steps[way] = max(0.03, 0.95*m.steps[way])
+		}
+	}()
+	if way == 1 {
+		if !m.repair(height) {
+			return false
+		}
+		for _, c := range m.chosen {
+			*c++
+		}
+		return true
+	}
 	windows := m.cut(1 + m.choose(m.parts))
 	for i := range m.fixed {
 		m.fixed[i] = -1
 	}
 	budget := int64(250) << m.choose(m.budgets)
+	clear(m.solved)
+	widenings := m.choose(m.widen)
 	for _, w := range windows {
-		s, ids := m.searchOf(w, len(windows) == 1)
-		result := gaveUp
-		for try := 0; try < 2 && result == gaveUp && m.nodes > 0; try++ {
-			m.shuffle(s)
-			result = s.run(height, min(budget, m.nodes))
-			m.nodes -= s.nodes
-		}
-		if result == impossible && len(windows) == 1 {
-			m.least = max(m.least, height+m.unit)
-		}
-		if result != found {
+		if !m.solve(w, height, budget, widenings) {
 			for t := w.first; t <= w.last; t++ {
 				m.weight[t] += 10 / float64(w.last-w.first+1)
 			}
 			return false
-		}
-		for k, i := range ids {
-			m.fixed[i] = s.offset[k]
 		}
 	}
 	for _, c := range m.chosen {
@@ -200,30 +217,47 @@ func (m *improver) cut(parts int) []window {
 	return windows
 }
 
-// searchOf gives the search of a window's sections, and the intervals that it is about.
-func (m *improver) searchOf(w window, whole bool) (*search, []int32) {
-	if whole {
-		if m.whole == nil {
-			m.whole = newSearch(m.items, nil)
-			m.all = make([]int32, len(m.items))
-			for i := range m.all {
-				m.all[i] = int32(i)
+// solve places what lies in a window. If that fails, it widens the window into those that are solved, and tries again.
+func (m *improver) solve(w window, height, budget int64, widenings int) bool {
+	for ; ; widenings-- {
+		s, ids := m.searchIn(w)
+		result := gaveUp
+		for try := 0; try < 2 && result == gaveUp && m.nodes > 0; try++ {
+			m.shuffle(s)
+			result = s.run(height, min(budget, m.nodes))
+			m.nodes -= s.nodes + int64(len(ids))/8 + 1
+		}
+		if result == found {
+			for k, i := range ids {
+				m.fixed[i] = s.offset[k]
 			}
+			for t := w.first; t <= w.last; t++ {
+				m.solved[t] = true
+			}
+			return true
 		}
-		return m.whole, m.all
-	}
-	var ids []int32
-	var items []Interval
-	var fixed []int64
-	for i, it := range m.items {
-		lo, hi := max(m.sec.lo[i], w.first), min(m.sec.hi[i], w.last)
-		if lo <= hi {
-			ids = append(ids, int32(i))
-			items = append(items, Interval{int(lo), int(hi), it.Size})
-			fixed = append(fixed, m.fixed[i])
+		if result == impossible && len(ids) == len(m.items) && s == m.whole {
+			m.least = max(m.least, height+m.unit)
 		}
+		wider := m.wider(w, height)
+		if widenings <= 0 || wider == w || !m.goesOn() {
+			return false
+		}
+		w = wider
 	}
-	return newSearch(items, fixed), ids
+}
+
+// wider widens a window into solved ones, by a third to two thirds on each side.
+func (m *improver) wider(w window, height int64) window {
+	by := func() int32 { return 1 + (w.last-w.first+1)*(2+m.rng.Int32N(3))/6 }
+	first, last := max(0, w.first-by()), min(m.sec.count-1, w.last+by())
+	for w.first > first && m.solved[w.first-1] {
+		w.first--
+	}
+	for w.last < last && m.solved[w.last+1] {
+		w.last++
+	}
+	return w
 }
 
 // shuffle chooses the rule and the order of a search's next run.
