@@ -78,7 +78,7 @@ func newImprover(items []Interval, best *Placement, effort Effort) *improver {
 	m := &improver{items: items, sec: newSections(items), least: best.Bound, best: best, nodes: effort.Nodes,
 		fixed: make([]int64, len(items)), rng: rand.New(rand.NewPCG(1, 2)),
 		parts: []float64{3, 3, 2, 1, 1, 1, 1, 1}, budgets: []float64{4, 4, 2, 1, 0.5, 0.25}, rules: []float64{1, 1, 1, 1, 1},
-		orders: []float64{3, 1, 1, 1, 1}, noises: []float64{3, 1}, fits: []float64{1, 1}, repairs: []float64{1, 1}, sizes: []float64{1, 1, 1, 1}, widen: []float64{1, 1, 1, 1}, solved: make([]bool, len(items)*2), steps: [2]float64{0.5, 0.5}}
+		orders: []float64{3, 1, 1, 1, 1}, noises: []float64{3, 1}, fits: []float64{1, 1}, repairs: []float64{1, 3}, sizes: []float64{1, 1, 1, 1}, widen: []float64{0.5, 1, 1, 1, 1, 1}, solved: make([]bool, len(items)*2), steps: [2]float64{0.5, 0.5}}
 	if effort.Time > 0 {
 		m.deadline = time.Now().Add(effort.Time)
 	}

@@ -16,7 +16,7 @@ func (m *improver) repair(height int64) bool {
 		for t := range m.solved {
 			m.solved[t] = true
 		}
-		if !m.solve(w, height, budget, 2) {
+		if !m.solve(w, height, budget, m.choose(m.widen)) {
 			return false
 		}
 	}
