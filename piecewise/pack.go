@@ -37,12 +37,58 @@ func LowerBound(items []Interval) int64 {
 
 // peak is the largest sum of sizes at one time. Times must be 0 or more.
 func peak(items []Interval) int64 {
-	starts := startsOf(items)
-	change := make([]int64, len(starts)+1)
-	times := ranks(starts)
-	for _, it := range items {
-		change[times.at(it.First)] += it.Size
-		change[times.at(it.Last+1)] -= it.Size // with the next start: the sum is no larger in between
+	t := newTimes(items)
+	return t.peak(items)
+}
+
+// times are those of intervals, numbered by the distinct times at which one begins: two share a time as before, and no sum
+// is larger in between.
+type times struct {
+	count  int
+	lo, hi []int32 // per interval, both inclusive
+}
+
+func newTimes(items []Interval) times {
+	starts := make([]int, len(items))
+	for i, it := range items {
+		starts[i] = it.First
+	}
+	slices.Sort(starts)
+	starts = slices.Compact(starts)
+	var before []int32 // per time from the first start to the last: starts before it; if they stand close enough
+	if n := len(starts); n > 0 && starts[n-1]-starts[0] < 16*n {
+		before = make([]int32, starts[n-1]-starts[0]+1)
+		k := 0
+		for t := range before {
+			before[t] = int32(k)
+			if starts[k] == t+starts[0] {
+				k++
+			}
+		}
+	}
+	number := func(time int) int32 {
+		switch k := 0; {
+		case time > starts[len(starts)-1]:
+			return int32(len(starts))
+		case before != nil:
+			return before[time-starts[0]]
+		default:
+			k, _ = slices.BinarySearch(starts, time)
+			return int32(k)
+		}
+	}
+	t := times{len(starts), make([]int32, len(items)), make([]int32, len(items))}
+	for i, it := range items {
+		t.lo[i], t.hi[i] = number(it.First), number(it.Last+1)-1
+	}
+	return t
+}
+
+func (t *times) peak(items []Interval) int64 {
+	change := make([]int64, t.count+1)
+	for i, it := range items {
+		change[t.lo[i]] += it.Size
+		change[t.hi[i]+1] -= it.Size
 	}
 	var live, most int64
 	for _, c := range change {
@@ -52,54 +98,12 @@ func peak(items []Interval) int64 {
 	return most
 }
 
-// startsOf lists the times at which intervals begin, in order.
-func startsOf(items []Interval) []int {
-	starts := make([]int, len(items))
-	for i, it := range items {
-		starts[i] = it.First
-	}
-	slices.Sort(starts)
-	return slices.Compact(starts)
-}
-
-// ranking tells how many of some sorted times come before a time.
-type ranking struct {
-	times []int
-	table []int32 // of the times from the first to the last, if they stand close enough
-}
-
-func ranks(times []int) ranking {
-	r := ranking{times: times}
-	if n := len(times); n > 0 && times[n-1]-times[0] < 16*n {
-		r.table = make([]int32, times[n-1]-times[0]+1)
-		k := 0
-		for t := range r.table {
-			r.table[t] = int32(k)
-			if times[k] == t+times[0] {
-				k++
-			}
-		}
-	}
-	return r
-}
-
-func (r *ranking) at(time int) int {
-	if r.table == nil || time < r.times[0] {
-		k, _ := slices.BinarySearch(r.times, time)
-		return k
-	}
-	if t := time - r.times[0]; t < len(r.table) {
-		return int(r.table[t])
-	}
-	return len(r.times)
-}
-
 // Pack places intervals so that no two that share a time share a byte, and tries to end low. It places them one after
 // the other, each into the tightest gap between those that are there, in several orders; if none of them reaches the
 // bound, it searches. The same intervals and nodes always give the same offsets. Times are 0 or more.
 func Pack(items []Interval, effort Effort) Placement {
 	p := newPacker(items)
-	best := Placement{Offsets: make([]int64, len(items)), Height: -1, Bound: peak(p.items)}
+	best := Placement{Offsets: make([]int64, len(items)), Height: -1, Bound: p.peak(p.items)}
 	for _, order := range orders {
 		if height, ok := p.place(p.sequence(order), best.Height); ok {
 			best.Height = height
@@ -166,16 +170,16 @@ func (p *packer) sequence(order func(Interval) key) []int32 {
 }
 
 // packer places intervals one after the other. A tree over the times holds what is taken, as unions of spans of memory:
-// deep models repeat the same few, so the unions stay short however many intervals there are.
+// deep models repeat the same few, so the unions stay short however many intervals there are. Node k of the tree has the
+// nodes 2k and 2k+1 below it; time t is node count+t.
 type packer struct {
-	items   []Interval // sizes aligned
-	keys    []key      // of the items, sorted
-	order   []int32
-	lo, hi  []int32 // first and last time, numbered by the distinct first times: two share a time as before
+	items []Interval // sizes aligned
+	keys  []key      // of the items, sorted
+	order []int32
+	times
 	offsets []int64
 
-	leaves int      // of the tree: a power of two
-	cover  [][]span // per tree node: taken at all its times by intervals that do not cover its parent's
+	cover  [][]span // per inner tree node: taken at all its times by intervals that do not cover its parent's
 	within [][]span // per tree node: taken at some of its times by intervals that do not cover its parent's
 
 	dense  bool    // so many share times that one sorted list of all is quicker
@@ -183,6 +187,7 @@ type packer struct {
 
 	taken []span // at some time of the interval at hand
 	spare []span
+	slab  []span // what the unions of the tree grow into
 }
 
 // span of memory. Unions of them are sorted, and no two of one touch.
@@ -190,18 +195,13 @@ type span struct{ from, to int64 }
 
 func newPacker(items []Interval) *packer {
 	n := len(items)
-	p := &packer{items: slices.Clone(items), lo: make([]int32, n), hi: make([]int32, n), offsets: make([]int64, n),
-		keys: make([]key, n), order: make([]int32, n)}
-	starts := startsOf(items)
-	times := ranks(starts)
-	begin := make([]int32, len(starts)+1) // intervals that begin before a time
+	p := &packer{items: slices.Clone(items), times: newTimes(items), offsets: make([]int64, n), keys: make([]key, n), order: make([]int32, n)}
+	begin := make([]int32, p.count+1) // intervals that begin before a time
 	for i := range p.items {
-		it := &p.items[i]
-		it.Size = align(it.Size)
-		p.lo[i], p.hi[i] = int32(times.at(it.First)), int32(times.at(it.Last+1)-1)
+		p.items[i].Size = align(p.items[i].Size)
 		begin[p.lo[i]+1]++
 	}
-	for t := range starts {
+	for t := range p.count {
 		begin[t+1] += begin[t]
 	}
 	pairs := 0
@@ -209,16 +209,17 @@ func newPacker(items []Interval) *packer {
 		pairs += int(begin[p.hi[i]+1] - begin[p.lo[i]])
 	}
 	p.dense = pairs > n*n/16
-	for p.leaves = 1; p.leaves < len(starts); p.leaves *= 2 {
-	}
-	p.cover, p.within = make([][]span, 2*p.leaves), make([][]span, 2*p.leaves)
+	p.cover, p.within = make([][]span, max(1, p.count)), make([][]span, 2*p.count)
 	return p
 }
 
 // place places all intervals in an order and gives the height; ok is false as soon as that is not below limit (-1: none).
 func (p *packer) place(order []int32, limit int64) (height int64, ok bool) {
 	for node := range p.cover {
-		p.cover[node], p.within[node] = p.cover[node][:0], p.within[node][:0]
+		p.cover[node] = p.cover[node][:0]
+	}
+	for node := range p.within {
+		p.within[node] = p.within[node][:0]
 	}
 	p.sorted = p.sorted[:0]
 	for _, i := range order {
@@ -245,7 +246,7 @@ func (p *packer) collect(i int32) {
 		}
 		return
 	}
-	a, b := int(p.lo[i])+p.leaves, int(p.hi[i])+p.leaves
+	a, b := int(p.lo[i])+p.count, int(p.hi[i])+p.count
 	for x, y := a/2, b/2; x > 0; x, y = x/2, y/2 { // what covers the nodes above the first and the last time covers those
 		p.join(p.cover[x])
 		if x != y {
@@ -300,7 +301,7 @@ func (p *packer) insert(i int32) {
 		return
 	}
 	s := p.spanOf(i)
-	for a, b := int(p.lo[i])+p.leaves, int(p.hi[i])+p.leaves+1; a < b; a, b = a/2, b/2 {
+	for a, b := int(p.lo[i])+p.count, int(p.hi[i])+p.count+1; a < b; a, b = a/2, b/2 {
 		if a&1 == 1 {
 			p.take(a, s)
 			a++
@@ -313,19 +314,19 @@ func (p *packer) insert(i int32) {
 }
 
 func (p *packer) take(node int, s span) {
-	if node >= p.leaves { // one time: within says all
-		p.within[node], _ = unite(p.within[node], s)
+	if node >= p.count { // one time: within says all
+		p.within[node], _ = p.unite(p.within[node], s)
 		node /= 2
 	} else {
-		p.cover[node], _ = unite(p.cover[node], s)
+		p.cover[node], _ = p.unite(p.cover[node], s)
 	}
 	for grown := true; grown && node > 0; node /= 2 { // a node that holds it already has told those above
-		p.within[node], grown = unite(p.within[node], s)
+		p.within[node], grown = p.unite(p.within[node], s)
 	}
 }
 
 // unite adds a span to a union, and tells whether that had not held it.
-func unite(union []span, s span) ([]span, bool) {
+func (p *packer) unite(union []span, s span) ([]span, bool) {
 	first := 0
 	for end := len(union); first < end; {
 		if mid := (first + end) / 2; union[mid].to < s.from {
@@ -342,10 +343,25 @@ func unite(union []span, s span) ([]span, bool) {
 		s.from, s.to = min(s.from, union[end].from), max(s.to, union[end].to)
 	}
 	if end == first {
+		if len(union) == cap(union) {
+			union = append(p.room(2*len(union)), union...)
+		}
 		return slices.Insert(union, first, s), true
 	}
 	union[first] = s
 	return slices.Delete(union, first+1, end), true
+}
+
+// room gives an empty union for so many spans, 2 at least. There are many, and most stay small: one allocation serves
+// hundreds.
+func (p *packer) room(size int) []span {
+	size = max(size, 2)
+	if len(p.slab) < size {
+		p.slab = make([]span, max(size, min(2*len(p.items), 1<<13)))
+	}
+	union := p.slab[:0:size]
+	p.slab = p.slab[size:]
+	return union
 }
 
 // tightest finds the offset of the smallest gap of a union that holds size, the lowest of equal ones; behind the last span
