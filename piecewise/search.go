@@ -2,8 +2,10 @@ package piecewise
 
 import (
 	"cmp"
+	"math"
 	"math/bits"
 	"slices"
+	"time"
 )
 
 // search looks for a placement of intervals below a given height, by depth-first search over canonical placements: those
@@ -35,12 +37,12 @@ type search struct {
 
 	height        int64
 	nodes, budget int64
+	deadline      time.Time // zero: none
 	stopped       bool
 
 	floor  []int64 // per section
 	left   []int64 // per section: the sizes of all that is not placed
 	end    []int64 // per section: what is left over it cannot end lower
-	over   []int32 // per section: the interval whose top is the floor; -1: none, it rose
 	blame  []uint64
 	member [][]int32 // per section: its intervals, those not placed first
 	count  []int32   // per section: how many are not placed
@@ -94,13 +96,17 @@ const (
 type change struct {
 	kind  changeKind
 	at    int32 // section, or interval
-	other int32 // over, or supporter
+	other int32 // supporter
 	old   int64
 }
 
 const (
-	never   = int64(1) << 62
+	never   = int64(math.MaxInt64)
 	noBlame = int32(-1)
+
+	maxWords  = 64      // of a blame: no deeper than 64 times that
+	maxFailed = 1 << 18 // dead ends that are remembered
+	maxTrail  = 1 << 21 // changes, and words of blame, that undo brings back
 )
 
 // newSearch takes intervals whose sizes are positive; fixed may be nil.
@@ -108,8 +114,8 @@ func newSearch(items []Interval, fixed []int64) *search {
 	n := len(items)
 	s := &search{sec: newSections(items), size: make([]int64, n), fixed: fixed, failed: map[uint64]struct{}{}}
 	m := int(s.sec.count)
-	s.words = (2*n+63)/64 + 1
-	s.floor, s.left, s.end, s.over, s.count = make([]int64, m), make([]int64, m), make([]int64, m), make([]int32, m), make([]int32, m)
+	s.words = min((2*n+63)/64+1, maxWords)
+	s.floor, s.left, s.end, s.count = make([]int64, m), make([]int64, m), make([]int64, m), make([]int32, m)
 	s.blame, s.member = make([]uint64, m*s.words), make([][]int32, m)
 	s.waiting, s.queued = make([]bool, m), make([]bool, m)
 	s.support, s.supporter, s.offset = make([]int64, n), make([]int32, n), make([]int64, n)
@@ -170,7 +176,7 @@ func (s *search) run(height, budget int64) outcome {
 	}
 	s.dropQueue()
 	for t := range s.floor {
-		s.floor[t], s.left[t], s.end[t], s.over[t], s.count[t] = 0, 0, 0, -1, int32(len(s.member[t]))
+		s.floor[t], s.left[t], s.end[t], s.count[t] = 0, 0, 0, int32(len(s.member[t]))
 		s.keys[t] = floorKey(int32(t), 0)
 		for _, i := range s.member[t] {
 			s.left[t] += s.size[i]
@@ -212,7 +218,8 @@ func (s *search) solve(a, b int32, level int) bool {
 			return s.solve(t, b, level) && s.solve(a, t, level)
 		}
 	}
-	if s.nodes++; s.nodes > s.budget || level >= 64*s.words {
+	if s.nodes++; s.nodes > s.budget || level >= 64*s.words || max(len(s.trail), len(s.saved)) > maxTrail ||
+		s.nodes%64 == 0 && !s.deadline.IsZero() && time.Now().After(s.deadline) {
 		s.stopped = true
 		return false
 	}
@@ -226,6 +233,9 @@ func (s *search) solve(a, b int32, level int) bool {
 	}
 	solved := s.decide(a, b, level)
 	if !solved && !s.stopped {
+		if len(s.failed) >= maxFailed { // few of the old ones come back
+			clear(s.failed)
+		}
 		s.failed[key] = struct{}{}
 	}
 	return solved
@@ -286,11 +296,11 @@ func (s *search) decide(a, b int32, level int) bool {
 		}
 	}
 	remove(blamed, level)
-	if next+s.left[t] <= s.height {
+	if next <= s.height-s.left[t] {
 		mark := len(s.trail)
 		copy(s.why, blamed)
 		add(s.why, level)
-		s.raise(t, next, -1, s.why)
+		s.raise(t, next, s.why)
 		if s.propagate() && s.solve(a, b, level+1) {
 			return true
 		}
@@ -380,7 +390,7 @@ func (s *search) place(i, t int32, level int) bool {
 	}
 	s.keys[lo] -= s.keyOf[i]
 	for u := lo; u <= hi; u++ {
-		s.raise(u, top, i, s.why)
+		s.raise(u, top, s.why)
 		s.enqueue(u)
 	}
 	return s.propagate()
@@ -396,12 +406,12 @@ func (s *search) swap(t, i, to int32) {
 	*from = to
 }
 
-// raise lifts a floor, and the supports that it carries. by is the interval whose top it is, -1 if it is none's.
-func (s *search) raise(t int32, to int64, by int32, why []uint64) {
-	s.trail = append(s.trail, change{floorRose, t, s.over[t], s.floor[t]})
+// raise lifts a floor, and the supports that it carries.
+func (s *search) raise(t int32, to int64, why []uint64) {
+	s.trail = append(s.trail, change{kind: floorRose, at: t, old: s.floor[t]})
 	s.saved = append(s.saved, s.blameOf(t)...)
 	join(s.blameOf(t), why)
-	s.setFloor(t, to, by)
+	s.setFloor(t, to)
 	for _, i := range s.member[t][:s.count[t]] {
 		if s.support[i] >= to {
 			continue
@@ -452,7 +462,7 @@ func (s *search) propagate() bool {
 			for _, i := range members {
 				join(s.why, s.blameOf(s.supporter[i]))
 			}
-			s.raise(t, lowest, -1, s.why)
+			s.raise(t, lowest, s.why)
 		}
 		if s.crushed >= 0 {
 			copy(s.conflict, s.blameOf(s.crushed))
@@ -540,7 +550,7 @@ func (s *search) undo(mark int) {
 		s.trail = s.trail[:len(s.trail)-1]
 		switch c.kind {
 		case floorRose:
-			s.setFloor(c.at, c.old, c.other)
+			s.setFloor(c.at, c.old)
 			from := len(s.saved) - s.words
 			copy(s.blameOf(c.at), s.saved[from:])
 			s.saved = s.saved[:from]
@@ -559,9 +569,9 @@ func (s *search) undo(mark int) {
 	}
 }
 
-func (s *search) setFloor(t int32, to int64, by int32) {
+func (s *search) setFloor(t int32, to int64) {
 	s.keys[t] += floorKey(t, to) - floorKey(t, s.floor[t])
-	s.floor[t], s.over[t] = to, by
+	s.floor[t] = to
 }
 
 // hash is of all that solve(a, b) depends on.
