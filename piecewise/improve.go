@@ -147,12 +147,12 @@ func (m *improver) round() bool {
 	}
 	switch step := &m.step[way]; {
 	case done:
-		*step = min(1, 1.5**step)
+		*step = min(0.75, 1.5**step)
 		for _, weight := range m.chosen {
 			*weight++
 		}
 	case height > m.least:
-		*step = max(0.03, 0.95**step)
+		*step = max(0.03, 0.9**step)
 	}
 	return done
 }
