@@ -30,7 +30,7 @@ STAGE := build/stage
 export PYTHONPATH := $(CURDIR)/bindings/python:$(CURDIR)/examples/python
 export ADCG_LIBRARY ?= $(CURDIR)/build/libadcg.so
 
-.PHONY: all demo test test-go test-cabi test-python bench bench-peers golden lint format install stage venv programs clean help
+.PHONY: all demo test test-go test-cabi test-python bench bench-models bench-peers golden lint format install stage venv programs clean help
 .DELETE_ON_ERROR:
 
 all: $(LIBS) ## the library, in build/ (the default)
@@ -114,6 +114,9 @@ bench: $(LIBS) $(VENV)/stamp build/bench/replay ## replay against a bare C loop,
 	build/bench/replay
 	$(GO) test -run '^$$' -bench . ./kernels/... ./piecewise/...
 	@for f in $(wildcard tests/bench/bench_*.py); do echo "== $(BENCH_PY) $$f"; $(BENCH_PY) $$f || exit 1; done
+
+bench-models: $(LIBS) $(VENV)/stamp ## what today's models need by our plan, and hold by other policies (MODELS_ARGS=...)
+	PYTHONPATH=$(PYTHONPATH):$(CURDIR)/tests/bench $(PY) -m plan_models $(MODELS_ARGS)
 
 lint: $(VENV)/stamp $(YYJSON)/yyjson.h ## formats, vets, warnings as errors, types, import directions
 	tools/lint.sh $(VENV) $(STATICCHECK) $(YYJSON)

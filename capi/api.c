@@ -340,3 +340,46 @@ adcg_status adcg_exec_get_stats(const adcg_exec *exec, adcg_stats *out_stats) {
   if (!number) return exec ? ADCG_ERR_HANDLE : ADCG_ERR_ARGUMENT;
   return goExecGetStats(number, out_stats);
 }
+
+/* ---- Ladders ---------------------------------------------------------------------------------------------- */
+
+/* A list that the caller gives; checked before it is read. */
+#define LADDER_LIST(count, array)                                                                                    \
+  do {                                                                                                               \
+    COUNT(count, array);                                                                                             \
+    if ((count) > ADCG_MAX_LADDER)                                                                                   \
+      return tape_fail(ADCG_ERR_ARGUMENT, f, #count ": %lld, at most %d", (long long)(count), (int)ADCG_MAX_LADDER); \
+  } while (0)
+
+adcg_status adcg_ladder_choose(const adcg_step_count *histogram, int32_t num_sizes, const adcg_ladder_budget *budget, int64_t *out_buckets,
+                               int32_t capacity, int32_t *out_count) {
+  ENTER_OUT("adcg_ladder_choose", out_count, 0);
+  LADDER_LIST(num_sizes, histogram);
+  FULL_SIZE(budget, ADCG_LADDER_BUDGET_INIT);
+  COUNT(capacity, out_buckets);
+  return goLadderChoose((adcg_step_count *)(uintptr_t)histogram, num_sizes, (adcg_ladder_budget *)(uintptr_t)budget, out_buckets, capacity,
+                        out_count);
+}
+
+adcg_status adcg_ladder_cost(const adcg_step_count *histogram, int32_t num_sizes, const int64_t *buckets, int32_t num_buckets,
+                             const adcg_ladder_budget *budget, adcg_ladder_bucket *out_buckets, adcg_ladder_totals *out_totals) {
+  ENTER("adcg_ladder_cost");
+  FULL_SIZE(out_totals, ADCG_LADDER_TOTALS_INIT);
+  LADDER_LIST(num_sizes, histogram);
+  LADDER_LIST(num_buckets, buckets);
+  adcg_ladder_budget b = ADCG_LADDER_BUDGET_INIT;
+  if (budget) {
+    FULL_SIZE(budget, ADCG_LADDER_BUDGET_INIT);
+    b = *budget;
+  }
+  return goLadderCost((adcg_step_count *)(uintptr_t)histogram, num_sizes, (int64_t *)(uintptr_t)buckets, num_buckets, &b, out_buckets,
+                      out_totals);
+}
+
+adcg_status adcg_ladder_named(const char *name, int64_t max_tokens, int64_t max_seqs, int64_t *out_buckets, int32_t capacity,
+                              int32_t *out_count) {
+  ENTER_OUT("adcg_ladder_named", out_count, 0);
+  NOT_NULL(name);
+  COUNT(capacity, out_buckets);
+  return goLadderNamed((char *)(uintptr_t)name, max_tokens, max_seqs, out_buckets, capacity, out_count);
+}

@@ -5,7 +5,9 @@ package main
 import "C"
 
 import (
+	"fmt"
 	"sync"
+	"time"
 	"unsafe"
 
 	"github.com/libadcg/libadcg/engine"
@@ -61,11 +63,11 @@ func opOf(s *C.adcg_op_schema, userData C.uintptr_t) engine.Op {
 		OpSchema: piecewise.OpSchema{
 			Name: goString(s.name), Doc: goString(s.doc), Kind: piecewise.OpKind(s.kind), Capture: piecewise.CaptureSupport(s.capture),
 			Flags: uint32(s.flags), NumInputs: int(s.num_inputs), NumOptionalInputs: int(s.num_optional_inputs), NumOutputs: int(s.num_outputs),
-			Mutates: uint64(s.mutates),
+			Mutates: uint64(s.mutates), StridedInputs: uint64(s.strided_inputs), StridedOutputs: uint64(s.strided_outputs),
 		},
 		Native: &engine.Native{
 			Infer: uintptr(unsafe.Pointer(s.infer)), Workspace: uintptr(unsafe.Pointer(s.workspace)), Launch: uintptr(unsafe.Pointer(s.launch)),
-			UserData: uintptr(userData),
+			Part: uintptr(unsafe.Pointer(s.part)), UserData: uintptr(userData),
 		},
 	}
 	for _, a := range unsafe.Slice(s.aliases, int(s.num_aliases)) {
@@ -85,7 +87,12 @@ func optionsOf(o *C.adcg_exec_options) (engine.ExecOptions, error) {
 	if err != nil {
 		return engine.ExecOptions{}, err
 	}
+	seconds := float64(o.plan_seconds)
+	if !(seconds >= 0 && seconds <= 1e6) {
+		return engine.ExecOptions{}, &engine.Error{Status: engine.ErrArgument, Message: fmt.Sprintf("options.plan_seconds: %g, must be 0 to 1e6", seconds)}
+	}
 	return engine.ExecOptions{
+		Layout: piecewise.LayoutMode(o.layout), PlanNodes: int64(o.plan_nodes), PlanTimeout: time.Duration(seconds * float64(time.Second)),
 		Mode: mode, Explicit: o.capture == C.ADCG_CAPTURE_EXPLICIT, Buckets: numbersOf(o.buckets, o.num_buckets),
 		SeqBuckets: numbersOf(o.seq_buckets, o.num_seq_buckets), QueryLen: int64(o.query_len), Verify: o.verify != 0,
 	}, nil
@@ -97,6 +104,36 @@ func numbersOf(values *C.int64_t, n C.int32_t) []int64 {
 		out = append(out, int64(v))
 	}
 	return out
+}
+
+func countsOf(histogram *C.adcg_step_count, n C.int32_t) []piecewise.StepCount {
+	out := make([]piecewise.StepCount, n)
+	for i, c := range unsafe.Slice(histogram, int(n)) {
+		out[i] = piecewise.StepCount{Tokens: int64(c.tokens), Steps: int64(c.steps)}
+	}
+	return out
+}
+
+func budgetOf(b *C.adcg_ladder_budget) piecewise.LadderBudget {
+	return piecewise.LadderBudget{
+		MaxBuckets: int64(b.max_buckets), MaxTokens: int64(b.max_tokens), AllowEager: b.allow_eager != 0,
+		Bytes: piecewise.Price{PerBucket: int64(b.bytes_per_bucket), PerToken: int64(b.bytes_per_token), Limit: int64(b.max_bytes)},
+		Nanos: piecewise.Price{PerBucket: int64(b.ns_per_bucket), PerToken: int64(b.ns_per_token), Limit: int64(b.max_ns)},
+	}
+}
+
+// giveLadder copies a ladder out, or its count alone if there is no array.
+func giveLadder(ladder []int64, out *C.int64_t, capacity C.int32_t, outCount *C.int32_t) error {
+	if out != nil && len(ladder) > int(capacity) {
+		return &engine.Error{Status: engine.ErrArgument, Message: fmt.Sprintf("capacity: %d, the ladder has %d buckets", capacity, len(ladder))}
+	}
+	if out != nil {
+		for i, b := range ladder {
+			unsafe.Slice(out, len(ladder))[i] = C.int64_t(b)
+		}
+	}
+	*outCount = C.int32_t(len(ladder))
+	return nil
 }
 
 // lender owns the C memory that get_info functions lend until their object is destroyed: a block for each thing asked about.

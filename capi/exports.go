@@ -378,3 +378,47 @@ func goExecGetStats(number C.uintptr_t, out *C.adcg_stats) C.int32_t {
 		return x.ReadStats(unsafe.Pointer(out))
 	})
 }
+
+//export goLadderChoose
+func goLadderChoose(histogram *C.adcg_step_count, numSizes C.int32_t, budget *C.adcg_ladder_budget, out *C.int64_t, capacity C.int32_t, outCount *C.int32_t) C.int32_t {
+	return guard("adcg_ladder_choose", func() error {
+		ladder, err := piecewise.Ladder(countsOf(histogram, numSizes), budgetOf(budget))
+		if err != nil {
+			return err
+		}
+		return giveLadder(ladder, out, capacity, outCount)
+	})
+}
+
+//export goLadderCost
+func goLadderCost(histogram *C.adcg_step_count, numSizes C.int32_t, buckets *C.int64_t, numBuckets C.int32_t, budget *C.adcg_ladder_budget, outBuckets *C.adcg_ladder_bucket, out *C.adcg_ladder_totals) C.int32_t {
+	return guard("adcg_ladder_cost", func() error {
+		cost, err := piecewise.CostOfLadder(countsOf(histogram, numSizes), numbersOf(buckets, numBuckets), budgetOf(budget))
+		if err != nil {
+			return err
+		}
+		if outBuckets != nil {
+			for i, b := range cost.Buckets {
+				unsafe.Slice(outBuckets, int(numBuckets))[i] = C.adcg_ladder_bucket{
+					tokens: C.int64_t(b.Tokens), steps: C.int64_t(b.Steps), real_tokens: C.int64_t(b.RealTokens),
+					padded_tokens: C.int64_t(b.PaddedTokens), bytes: C.int64_t(b.Bytes), ns: C.int64_t(b.Nanos),
+				}
+			}
+		}
+		out.steps, out.real_tokens, out.padded_tokens = C.int64_t(cost.Steps), C.int64_t(cost.RealTokens), C.int64_t(cost.PaddedTokens)
+		out.eager_steps, out.eager_tokens = C.int64_t(cost.EagerSteps), C.int64_t(cost.EagerTokens)
+		out.bytes, out.ns = C.int64_t(cost.Bytes), C.int64_t(cost.Nanos)
+		return nil
+	})
+}
+
+//export goLadderNamed
+func goLadderNamed(name *C.char, maxTokens, maxSeqs C.int64_t, out *C.int64_t, capacity C.int32_t, outCount *C.int32_t) C.int32_t {
+	return guard("adcg_ladder_named", func() error {
+		ladder, err := piecewise.NamedLadder(C.GoString(name), int64(maxTokens), int64(maxSeqs))
+		if err != nil {
+			return err
+		}
+		return giveLadder(ladder, out, capacity, outCount)
+	})
+}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"runtime"
 	"sync"
+	"time"
 	"unsafe"
 
 	"github.com/libadcg/libadcg/engine/tape"
@@ -52,6 +53,10 @@ type ExecOptions struct {
 	SeqBuckets []int64 // sequence counts; nil: 1, 2, 4, ... and MaxSeqs
 	QueryLen   int64   // full graphs of uniform batches with this many tokens a sequence
 	Verify     bool    // every step runs eagerly with its contracts checked
+
+	Layout      piecewise.LayoutMode
+	PlanNodes   int64         // of the search for a smaller arena; 0: 100,000, -1: no search
+	PlanTimeout time.Duration // of that search; 0: none
 }
 
 // Step is what a replay did, and Stats what an exec has done and holds.

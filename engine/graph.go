@@ -293,6 +293,7 @@ func (g *Graph) Value(v Value) (piecewise.ValueInfo, error) {
 const (
 	PlanJSON int32 = 1
 	PlanText int32 = 2
+	PlanSVG  int32 = 3
 )
 
 // WritePlan writes the plan of an exec with these options.
@@ -306,8 +307,10 @@ func (g *Graph) WritePlan(o ExecOptions, format int32, w io.Writer) error {
 		return plan.WriteJSON(w)
 	case PlanText:
 		return plan.WriteText(w)
+	case PlanSVG:
+		return plan.WriteSVG(w)
 	}
-	return errorf(ErrArgument, "format: %d: use ADCG_PLAN_JSON or ADCG_PLAN_TEXT", format)
+	return errorf(ErrArgument, "format: %d: use ADCG_PLAN_JSON, ADCG_PLAN_TEXT or ADCG_PLAN_SVG", format)
 }
 
 func (g *Graph) plan(o ExecOptions) (*piecewise.Plan, error) {
@@ -321,7 +324,8 @@ func (g *Graph) plan(o ExecOptions) (*piecewise.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	return piecewise.NewPlan(g.graph, piecewise.Options{Mode: mode, Buckets: o.Buckets, SeqBuckets: o.SeqBuckets, QueryLen: o.QueryLen})
+	return piecewise.NewPlan(g.graph, piecewise.Options{Mode: mode, Buckets: o.Buckets, SeqBuckets: o.SeqBuckets, QueryLen: o.QueryLen,
+		Layout: o.Layout, Nodes: o.PlanNodes, Time: o.PlanTimeout})
 }
 
 // Frozen tells whether the building has ended.

@@ -32,8 +32,8 @@ type Op struct {
 
 // Native is an op written in C: addresses of its callbacks (adcg_op_infer_fn and so on; 0: none) and what they are given.
 type Native struct {
-	Infer, Workspace, Launch uintptr
-	UserData                 uintptr
+	Infer, Workspace, Launch, Part uintptr
+	UserData                       uintptr
 }
 
 // registeredOp is an op that graphs may use.
@@ -53,6 +53,11 @@ func newOp(op Op) (*registeredOp, error) {
 		r.native = *op.Native
 		if r.native.Infer != 0 {
 			schema.Infer = inferOf(r.native.Infer, r.native.UserData, schema.NumOutputs)
+		}
+		if part := r.native.Part; part != 0 {
+			schema.Part = func(alias int, in, out []piecewise.Type, attrs []piecewise.Attr) (piecewise.Part, error) {
+				return tape.Part(part, op.Native.UserData, alias, in, out, attrs)
+			}
 		}
 		if r.native.Workspace != 0 {
 			schema.Workspace = workspaceOf(r.native.Workspace, r.native.UserData)

@@ -40,33 +40,28 @@ func (p *Plan) clone() *Plan {
 	q := *p
 	q.Units, q.Partitions = slices.Clone(p.Units), slices.Clone(p.Partitions)
 	q.Storage, q.Copies, q.Blocks = slices.Clone(p.Storage), slices.Clone(p.Copies), slices.Clone(p.Blocks)
-	q.WorkspaceOffset, q.WorkspaceBytes = slices.Clone(p.WorkspaceOffset), slices.Clone(p.WorkspaceBytes)
-	q.InputStaging, q.OutputStaging = slices.Clone(p.InputStaging), slices.Clone(p.OutputStaging)
+	q.WorkspaceBlock, q.WorkspaceBytes = slices.Clone(p.WorkspaceBlock), slices.Clone(p.WorkspaceBytes)
+	q.InputBlock, q.OutputBlock, q.Runs = slices.Clone(p.InputBlock), slices.Clone(p.OutputBlock), slices.Clone(p.Runs)
+	q.Layouts = slices.Clone(p.Layouts)
+	for k, l := range q.Layouts {
+		q.Layouts[k].Offsets, q.Layouts[k].Bytes = slices.Clone(l.Offsets), slices.Clone(l.Bytes)
+	}
 	return &q
 }
 
-// moveBlock moves a block and all that lies in it, as a faulty packer would.
+// moveBlock moves a block, as a faulty packer would.
 func moveBlock(p *Plan, k int, offset int64) {
-	b := &p.Blocks[k]
-	b.Offset = offset
-	g := p.Graph
-	switch b.Kind {
-	case BlockActivation:
-		for _, v := range b.Values {
-			p.Storage[v].Offset = offset
-		}
-	case BlockWorkspace:
-		p.WorkspaceOffset[b.First-1] = offset
-	case BlockInput:
-		p.InputStaging[g.Values[b.Values[0]].Slot] = offset
-	case BlockOutput:
-		for j, o := range g.Outputs {
-			if o.Name == b.Name {
-				p.OutputStaging[j] = offset
-			}
-		}
-	}
+	p.Blocks[k].Offset = offset
+	p.Layouts[p.Main].Offsets[k] = offset
 }
+
+func resizeBlock(p *Plan, k int, by int64) {
+	p.Blocks[k].Bytes += by
+	p.Layouts[p.Main].Bytes[k] += by
+}
+
+// offsetOf is where a value lies in the arena.
+func (p *Plan) offsetOf(v Value) int64 { return p.Blocks[p.blockOf(v)].Offset + p.Storage[v].Offset }
 
 func TestCheckRejects(t *testing.T) {
 	good, v := checkedPlan(t)
@@ -77,17 +72,17 @@ func TestCheckRejects(t *testing.T) {
 		message string
 		damage  func(p *Plan)
 	}{
-		"an overlap": {"overlaps", func(p *Plan) { moveBlock(p, index(BlockActivation, "d#2"), p.Storage[v["a"]].Offset) }},
+		"an overlap": {"overlaps", func(p *Plan) { moveBlock(p, index(BlockActivation, "d#2"), p.offsetOf(v["a"])) }},
 		"an overlap by a part": {"overlaps", func(p *Plan) {
 			k := index(BlockActivation, "d#2")
-			moveBlock(p, k, p.Storage[v["a"]].Offset+64)
+			moveBlock(p, k, p.offsetOf(v["a"])+64)
 			p.ArenaBytes += 512
 		}},
-		"scratch over a value that is read":    {"overlaps", func(p *Plan) { moveBlock(p, index(BlockWorkspace, "d#2"), p.Storage[v["a"]].Offset) }},
-		"scratch over its own node's output":   {"overlaps", func(p *Plan) { moveBlock(p, index(BlockWorkspace, "d#2"), p.Storage[v["d"]].Offset) }},
-		"staging over a value":                 {"overlaps", func(p *Plan) { moveBlock(p, index(BlockInput, "x"), p.Storage[v["a"]].Offset) }},
-		"output staging over a value":          {"overlaps", func(p *Plan) { moveBlock(p, index(BlockOutput, "y"), p.Storage[v["m"]].Offset) }},
-		"two outputs in one staging block":     {"overlaps", func(p *Plan) { moveBlock(p, index(BlockOutput, "again"), p.OutputStaging[0]) }},
+		"scratch over a value that is read":    {"overlaps", func(p *Plan) { moveBlock(p, index(BlockWorkspace, "d#2"), p.offsetOf(v["a"])) }},
+		"scratch over its own node's output":   {"overlaps", func(p *Plan) { moveBlock(p, index(BlockWorkspace, "d#2"), p.offsetOf(v["d"])) }},
+		"staging over a value":                 {"overlaps", func(p *Plan) { moveBlock(p, index(BlockInput, "x"), p.offsetOf(v["a"])) }},
+		"output staging over a value":          {"overlaps", func(p *Plan) { moveBlock(p, index(BlockOutput, "y"), p.offsetOf(v["m"])) }},
+		"two outputs in one staging block":     {"overlaps", func(p *Plan) { moveBlock(p, index(BlockOutput, "again"), p.Blocks[p.OutputBlock[0]].Offset) }},
 		"an offset that is not aligned":        {"must be a multiple of 64", func(p *Plan) { moveBlock(p, index(BlockActivation, "m#4"), 32) }},
 		"a negative offset":                    {"must be a multiple of 64", func(p *Plan) { moveBlock(p, index(BlockActivation, "m#4"), -64) }},
 		"beyond the arena":                     {"the arena has", func(p *Plan) { moveBlock(p, index(BlockActivation, "m#4"), p.ArenaBytes-64) }},
@@ -95,16 +90,16 @@ func TestCheckRejects(t *testing.T) {
 		"an arena that is too small":           {"the arena has", func(p *Plan) { p.ArenaBytes -= 64 }},
 		"an arena of odd size":                 {"must be a multiple", func(p *Plan) { p.ArenaBytes += 8 }},
 		"a view elsewhere":                     {"is a view of", func(p *Plan) { p.Storage[v["v"]].Offset += 64 }},
-		"a view in another place":              {"is a view of", func(p *Plan) { p.Storage[v["v"]] = Storage{PlaceOutput, 0, 0} }},
+		"a view in another place":              {"is a view of", func(p *Plan) { p.Storage[v["v"]] = Storage{Place: PlaceOutput, Index: 0} }},
 		"a value away from its block":          {"", func(p *Plan) { p.Storage[v["m"]].Offset += 64; p.ArenaBytes += 256 }},
-		"an input elsewhere":                   {"is not its own tensor", func(p *Plan) { p.Storage[v["x"]] = Storage{PlaceArena, 0, 0} }},
-		"a weight in the state's tensor":       {"is not its own tensor", func(p *Plan) { p.Storage[v["w"]].Index = 1 }},
-		"a value in a weight":                  {"is written there", func(p *Plan) { p.Storage[v["m"]] = Storage{PlaceBound, 0, 0} }},
-		"a value in an input":                  {"is written there", func(p *Plan) { p.Storage[v["m"]] = Storage{PlaceInput, 0, 0} }},
-		"a value nowhere":                      {"is written there", func(p *Plan) { p.Storage[v["m"]] = Storage{} }},
-		"a value in an output that is none":    {"no such output", func(p *Plan) { p.Storage[v["m"]] = Storage{PlaceOutput, 2, 0} }},
-		"a value in the buffer of a copy":      {"lies elsewhere", func(p *Plan) { p.Storage[v["m"]] = Storage{PlaceOutput, 1, 0} }},
-		"a value in a buffer that is written":  {"", func(p *Plan) { p.Storage[v["m"]] = Storage{PlaceOutput, 0, 0} }},
+		"an input elsewhere":                   {"it cannot lie there", func(p *Plan) { p.Storage[v["x"]] = Storage{Place: PlaceArena, Index: 0} }},
+		"a weight in the state's tensor":       {"it cannot lie there", func(p *Plan) { p.Storage[v["w"]].Index = 1 }},
+		"a value in a weight":                  {"is written there", func(p *Plan) { p.Storage[v["m"]] = Storage{Place: PlaceBound, Index: 0} }},
+		"a value in an input":                  {"is written there", func(p *Plan) { p.Storage[v["m"]] = Storage{Place: PlaceInput, Index: 0} }},
+		"a value nowhere":                      {"it cannot lie there", func(p *Plan) { p.Storage[v["m"]] = Storage{} }},
+		"a value in an output that is none":    {"it cannot lie there", func(p *Plan) { p.Storage[v["m"]] = Storage{Place: PlaceOutput, Index: 2} }},
+		"a value in the buffer of a copy":      {"lies elsewhere", func(p *Plan) { p.Storage[v["m"]] = Storage{Place: PlaceOutput, Index: 1} }},
+		"a value in a buffer that is written":  {"", func(p *Plan) { p.Storage[v["m"]] = Storage{Place: PlaceOutput, Index: 0} }},
 		"a copy that is missing":               {"output `again`: 0 copies, must be 1", func(p *Plan) { p.Copies = nil }},
 		"a copy twice":                         {"output `again`: 2 copies, must be 1", func(p *Plan) { p.Copies = append(p.Copies, p.Copies[0]) }},
 		"a copy over a buffer that is written": {"output `y`: 1 copies, must be 0", func(p *Plan) { p.Copies = append(p.Copies, Copy{v["y"], 0}) }},
@@ -112,11 +107,17 @@ func TestCheckRejects(t *testing.T) {
 		"a copy to no output":                  {"copy of value", func(p *Plan) { p.Copies[0].Output = 2 }},
 		"a block that ends early":              {"no block holds", func(p *Plan) { p.Blocks[index(BlockActivation, "a#0")].Last-- }},
 		"a block that begins late":             {"no block holds", func(p *Plan) { p.Blocks[index(BlockActivation, "d#2")].First++ }},
-		"a block that is too small":            {"no block holds", func(p *Plan) { p.Blocks[index(BlockActivation, "d#2")].Bytes-- }},
+		"a block that is too small":            {"no block holds", func(p *Plan) { resizeBlock(p, index(BlockActivation, "d#2"), -1) }},
 		"staging that ends early":              {"no block holds", func(p *Plan) { p.Blocks[index(BlockInput, "x")].Last-- }},
 		"staging that begins late":             {"no block holds", func(p *Plan) { p.Blocks[index(BlockOutput, "y")].First++ }},
 		"scratch at another time":              {"no block holds", func(p *Plan) { p.Blocks[index(BlockWorkspace, "d#2")].First++ }},
-		"a block that is missing":              {"no block holds", func(p *Plan) { p.Blocks = slices.Delete(p.Blocks, 0, 1) }},
+		"a block that is missing":              {"block 6 of 6", func(p *Plan) { p.Blocks = slices.Delete(p.Blocks, 0, 1) }},
+		"a block of a layout that is missing":  {"of 7 blocks", func(p *Plan) { p.Layouts[0].Offsets = p.Layouts[0].Offsets[1:] }},
+		"no layout for the limits":             {"no layout serves", func(p *Plan) { p.Layouts[0].MaxTokens-- }},
+		"a layout that claims another bound":   {"lower bound", func(p *Plan) { p.Layouts[0].LowerBound += 64; p.LowerBound += 64 }},
+		"strides for an op that takes none":    {"has strides", func(p *Plan) { p.Storage[v["m"]].Strides = Strides{32, 1} }},
+		"an op that is said not to run":        {"runs: false", func(p *Plan) { p.Runs[0] = false }},
+		"a view that is said to run":           {"runs: true", func(p *Plan) { p.Runs[1] = true }},
 		"scratch that is too small":            {"needs 256", func(p *Plan) { p.WorkspaceBytes[2] = 64 }},
 		"a bound that nothing reaches":         {"lower bound", func(p *Plan) { p.LowerBound += 64 }},
 		"a bound that is too low":              {"lower bound", func(p *Plan) { p.LowerBound -= 64 }},
@@ -194,8 +195,17 @@ func TestCheckRejectsForbiddenOverwrites(t *testing.T) {
 			p := b.plan(Options{})
 			require.NotEqual(t, p.Storage[over], p.Storage[out])
 			k := slices.IndexFunc(p.Blocks, func(b Block) bool { return slices.Contains(b.Values, out) })
-			moveBlock(p, k, p.Storage[over].Offset)
+			in := p.clone()
+			moveBlock(p, k, p.offsetOf(over))
 			assert.ErrorContains(t, Check(p), "overlaps")
+
+			from, to := &in.Blocks[in.blockOf(out)], &in.Blocks[in.blockOf(over)]
+			to.Values, from.Values = append(slices.Clone(to.Values), from.Values...), nil
+			to.Last = max(to.Last, from.Last)
+			for _, v := range to.Values {
+				in.Storage[v] = in.Storage[over]
+			}
+			assert.ErrorContains(t, Check(in), "in one block")
 		})
 	}
 }

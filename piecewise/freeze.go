@@ -25,6 +25,9 @@ func (g *Graph) Freeze() error {
 		if err != nil {
 			return err
 		}
+		if n.Parts, err = findParts(values, n, types); err != nil {
+			return err
+		}
 		for k, v := range n.Outputs {
 			values[v].Type, values[v].Known = types[k], true
 		}

@@ -30,6 +30,7 @@ type Node struct {
 	Inputs  []Value
 	Outputs []Value
 	Attrs   []Attr         // in the schema's order, complete with defaults
+	Parts   []Part         // per alias of the schema: where the part lies; known with the types. Nil if it has none
 	Kind    OpKind         // after demotion
 	Capture CaptureSupport // after demotion; CaptureAlways for a static node
 	Note    string         // why it was demoted; "" if it was not
@@ -149,6 +150,9 @@ func (g *Graph) AddOp(s *OpSchema, inputs []Value, attrs []Attr) ([]Value, error
 	if s.Infer != nil && allKnown(g.Values, n.Inputs) {
 		types, err := inferTypes(g.Values, &n, g.Limits)
 		if err != nil {
+			return nil, err
+		}
+		if n.Parts, err = findParts(g.Values, &n, types); err != nil {
 			return nil, err
 		}
 		for k := range outputs {

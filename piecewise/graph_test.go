@@ -206,17 +206,24 @@ func TestValidateSchema(t *testing.T) {
 		"op `f`: both infer and discover": func(s *OpSchema) {
 			s.Discover = func([]Shape, []Attr, int64, int64) ([]Shape, error) { return nil, nil }
 		},
-		"op `f`: aliases[0]: output 1, but it has 1":                                        func(s *OpSchema) { aliased(s, view(1, 0)) },
-		"op `f`: aliases[0]: input 3, but it has 3":                                         func(s *OpSchema) { aliased(s, view(0, 3)) },
-		"op `f`: aliases[0]: kind 3, must be 1 or 2":                                        func(s *OpSchema) { aliased(s, Alias{0, 0, 3}) },
-		"op `f`: aliases[1]: output 0 is both a view and in place":                          func(s *OpSchema) { aliased(s, view(0, 0), inPlace(0, 0)) },
-		"op `f`: aliases[1]: output 0 is a view of two inputs":                              func(s *OpSchema) { aliased(s, view(0, 0), view(0, 1)) },
-		"op `f`: aliases[2]: output 0 and input 1 are given twice":                          func(s *OpSchema) { aliased(s, inPlace(0, 1), inPlace(0, 0), inPlace(0, 1)) },
-		"op `f`: aliases[0]: output 0 in place of input 2, which is a state that it writes": func(s *OpSchema) { s.Mutates = 4; aliased(s, inPlace(0, 2)) },
-		"op `f`: attrs[0]: the name is empty":                                               func(s *OpSchema) { s.Attrs = []AttrSpec{{}} },
-		"op `f`: attribute `a`: type 6, must be 1 to 5":                                     func(s *OpSchema) { s.Attrs = []AttrSpec{{Default: Attr{Name: "a", Type: 6}}} },
-		"op `f`: attribute `a`: twice":                                                      func(s *OpSchema) { a := AttrSpec{Default: Attr{Name: "a", Type: AttrInt}}; s.Attrs = []AttrSpec{a, a} },
-		"op `f`: attribute `a`: default 2, must be 0 or 1":                                  func(s *OpSchema) { s.Attrs = []AttrSpec{{Default: Attr{Name: "a", Type: AttrBool, Int: 2}}} },
+		"op `f`: aliases[0]: output 1, but it has 1":                                              func(s *OpSchema) { aliased(s, view(1, 0)) },
+		"op `f`: aliases[0]: input 3, but it has 3":                                               func(s *OpSchema) { aliased(s, view(0, 3)) },
+		"op `f`: aliases[0]: kind 5, must be 1 to 4":                                              func(s *OpSchema) { aliased(s, Alias{0, 0, 5}) },
+		"op `f`: aliases[1]: output 0 shares memory in two ways":                                  func(s *OpSchema) { aliased(s, view(0, 0), inPlace(0, 0)) },
+		"op `f`: aliases[1]: output 0 shows two inputs":                                           func(s *OpSchema) { aliased(s, view(0, 0), view(0, 1)) },
+		"op `f`: aliases[0]: output 0 and input 1 are parts of each other, and part is not given": func(s *OpSchema) { aliased(s, Alias{0, 1, AliasPart}) },
+		"op `f`: aliases[0]: parts are for static ops, this one is dynamic": func(s *OpSchema) {
+			s.Kind, s.Part = Dynamic, func(int, []Type, []Type, []Attr) (Part, error) { return Part{}, nil }
+			aliased(s, Alias{0, 1, AliasJoin})
+		},
+		"op `f`: strided_inputs: bit 3, but it has 3 inputs":                                       func(s *OpSchema) { s.StridedInputs = 1 << 3 },
+		"op `f`: strided_outputs: bit 1, but it has 1 outputs":                                     func(s *OpSchema) { s.StridedOutputs = 1 << 1 },
+		"op `f`: aliases[2]: output 0 and input 1 are given twice":                                 func(s *OpSchema) { aliased(s, inPlace(0, 1), inPlace(0, 0), inPlace(0, 1)) },
+		"op `f`: aliases[0]: output 0 shares memory with input 2, which is a state that it writes": func(s *OpSchema) { s.Mutates = 4; aliased(s, inPlace(0, 2)) },
+		"op `f`: attrs[0]: the name is empty":                                                      func(s *OpSchema) { s.Attrs = []AttrSpec{{}} },
+		"op `f`: attribute `a`: type 6, must be 1 to 5":                                            func(s *OpSchema) { s.Attrs = []AttrSpec{{Default: Attr{Name: "a", Type: 6}}} },
+		"op `f`: attribute `a`: twice":                                                             func(s *OpSchema) { a := AttrSpec{Default: Attr{Name: "a", Type: AttrInt}}; s.Attrs = []AttrSpec{a, a} },
+		"op `f`: attribute `a`: default 2, must be 0 or 1":                                         func(s *OpSchema) { s.Attrs = []AttrSpec{{Default: Attr{Name: "a", Type: AttrBool, Int: 2}}} },
 	} {
 		s := good()
 		change(s)

@@ -2,6 +2,7 @@ package piecewise
 
 import (
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -9,6 +10,7 @@ import (
 type Effort struct {
 	Nodes  int64            // of search trees, all together; 0: no search
 	Time   time.Duration    // of the search; 0: no limit. With one, how far a search comes depends on the machine
+	Enough int64            // a height that need not be improved on
 	Better func(*Placement) // if set: called with each placement that is lower than those before
 }
 
@@ -24,6 +26,7 @@ const (
 // intervals, equal rounds.
 type improver struct {
 	items []Interval
+	given []int64 // per interval: the offset that it must have, -1: any
 	sec   sections
 	unit  int64 // heights are multiples of it
 	least int64 // no placement is lower
@@ -69,16 +72,17 @@ func newWays() ways {
 	}
 }
 
-// improve searches for a placement lower than best, whose offsets are of the same intervals.
-func improve(items []Interval, best *Placement, effort Effort) {
+// improve searches for a placement lower than best, whose offsets are of the same intervals. given are offsets that must
+// stay, -1: any; nil: any for all.
+func improve(items []Interval, given []int64, best *Placement, effort Effort) {
 	if effort.Nodes <= 0 || best.Height <= best.Bound || best.Height > maxHeight {
 		return
 	}
-	m := newImprover(items, best, effort)
+	m := newImprover(items, given, best, effort)
 	if m == nil {
 		return
 	}
-	for best.Height > m.least && m.goesOn() {
+	for best.Height > max(m.least, effort.Enough) && m.goesOn() {
 		if !m.round() {
 			continue
 		}
@@ -94,8 +98,11 @@ func improve(items []Interval, best *Placement, effort Effort) {
 }
 
 // newImprover gives nil if the intervals reach too far.
-func newImprover(items []Interval, best *Placement, effort Effort) *improver {
-	m := &improver{items: items, sec: newSections(items), least: best.Bound, best: best, nodes: effort.Nodes,
+func newImprover(items []Interval, given []int64, best *Placement, effort Effort) *improver {
+	if given == nil {
+		given = slices.Repeat([]int64{-1}, len(items))
+	}
+	m := &improver{items: items, given: given, sec: newSections(items), least: best.Bound, best: best, nodes: effort.Nodes,
 		fixed: make([]int64, len(items)), rng: rand.New(rand.NewPCG(1, 2)), ways: newWays(), step: [2]float64{0.5, 0.5}}
 	if m.sec.reach() > maxReach {
 		return nil
@@ -108,6 +115,10 @@ func newImprover(items []Interval, best *Placement, effort Effort) *improver {
 	m.solved = make([]bool, count)
 	for i, it := range items {
 		m.unit = gcd(m.unit, it.Size)
+		if given[i] >= 0 {
+			m.unit = gcd(m.unit, given[i])
+			m.least = max(m.least, given[i]+it.Size)
+		}
 		for t := m.sec.lo[i]; t <= m.sec.hi[i]; t++ {
 			m.member[t] = append(m.member[t], int32(i))
 			m.live[t] += it.Size

@@ -93,6 +93,57 @@ func covers(a, b Dim) bool {
 	return a.Tokens >= b.Tokens && a.Seqs >= b.Seqs && a.At(1, 1) >= b.At(1, 1)
 }
 
+// findParts asks a node where its parts lie, and checks that they lie within the whole. Types are those of its outputs.
+func findParts(values []ValueInfo, n *Node, types []Type) ([]Part, error) {
+	if n.Schema.Part == nil {
+		return nil, nil
+	}
+	inputs, outputs := make([]Type, len(n.Inputs)), make([]Type, len(types))
+	for i, v := range n.Inputs {
+		inputs[i] = values[v].Type.clone()
+	}
+	for k, t := range types {
+		outputs[k] = t.clone()
+	}
+	parts := make([]Part, len(n.Schema.Aliases))
+	for i, a := range n.Schema.Aliases {
+		if a.Kind != AliasPart && a.Kind != AliasJoin || a.Input >= len(n.Inputs) {
+			continue
+		}
+		var err error
+		if parts[i], err = n.Schema.Part(i, inputs, outputs, n.Attrs); err != nil {
+			return nil, opError(n, err)
+		}
+		whole, part := values[n.Inputs[a.Input]].Type, types[a.Output]
+		if a.Kind == AliasJoin {
+			whole, part = part, whole
+		}
+		if !isPart(whole, part, parts[i]) {
+			return nil, Errorf(ErrOp, "op `%s`: aliases[%d]: %s is no part of %s along axis %d from %d on", n.Name, i, part, whole, parts[i].Axis, parts[i].Start)
+		}
+	}
+	return parts, nil
+}
+
+// isPart tells whether a tensor is a part of another, at every size.
+func isPart(whole, part Type, at Part) bool {
+	if whole.DType != part.DType || len(whole.Dims) != len(part.Dims) || at.Axis < 0 || at.Axis >= len(whole.Dims) ||
+		at.Start < 0 || at.Start > maxBytes {
+		return false
+	}
+	for i, d := range part.Dims {
+		if i == at.Axis {
+			d.Constant += at.Start
+			if !covers(whole.Dims[i], d) {
+				return false
+			}
+		} else if d != whole.Dims[i] {
+			return false
+		}
+	}
+	return true
+}
+
 // opError puts the op before an error of one of its callbacks. The kind stays; an error that is not of this package
 // is wrapped, so that errors.As still finds it.
 func opError(n *Node, err error) error {

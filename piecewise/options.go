@@ -3,6 +3,7 @@ package piecewise
 import (
 	"fmt"
 	"slices"
+	"time"
 )
 
 // Mode says what an exec may do with a step. The numbers are those of ADCG_MODE_*.
@@ -24,12 +25,35 @@ func (m Mode) String() string {
 	return fmt.Sprintf("mode(%d)", int32(m))
 }
 
+// LayoutMode says whether every size has the same offsets. The numbers are those of ADCG_LAYOUT_*.
+type LayoutMode int32
+
+// Layout modes. Sizes need not grow with the step: scratch of split or padded products may be largest at a small one.
+const (
+	LayoutFixed     LayoutMode = 0 // one set of offsets, from the most that each block needs at any size
+	LayoutPerBucket LayoutMode = 1 // each token bucket has its own, in the same arena: what no two sizes need together costs nothing
+	LayoutAuto      LayoutMode = 2 // per bucket where that is lower, else fixed
+)
+
+func (m LayoutMode) String() string {
+	if m >= LayoutFixed && m <= LayoutAuto {
+		return [...]string{"fixed", "per_bucket", "auto"}[m]
+	}
+	return fmt.Sprintf("layout(%d)", int32(m))
+}
+
+// defaultNodes is how far an arena is searched for that does not reach its bound at once: some tenths of a second.
+const defaultNodes = 100_000
+
 // Options are what a plan is made for.
 type Options struct {
 	Mode       Mode
 	Buckets    []int64 // token counts; empty: TokenBuckets' own
 	SeqBuckets []int64 // sequence counts; empty: SeqBuckets' own
 	QueryLen   int64   // full graphs of uniform batches with this many tokens a sequence too; 0 or 1: decode alone
+	Layout     LayoutMode
+	Nodes      int64         // of the search for a lower arena; 0: 100,000, less than 0: no search
+	Time       time.Duration // of that search; 0: no limit
 }
 
 const (
@@ -89,6 +113,15 @@ func checkOptions(l Limits, o Options) (Options, error) {
 	}
 	if o.QueryLen < 0 || o.QueryLen > l.MaxSeqLen {
 		return o, Errorf(ErrArgument, "query_len: %d, must be 0 to max_seq_len, %d", o.QueryLen, l.MaxSeqLen)
+	}
+	if o.Layout < LayoutFixed || o.Layout > LayoutAuto {
+		return o, Errorf(ErrArgument, "layout: %d, must be %d to %d", o.Layout, LayoutFixed, LayoutAuto)
+	}
+	if o.Time < 0 {
+		return o, Errorf(ErrArgument, "plan time: %v, must not be negative", o.Time)
+	}
+	if o.Nodes == 0 {
+		o.Nodes = defaultNodes
 	}
 	var err error
 	if o.Buckets, err = TokenBuckets(l, o.Buckets); err != nil {

@@ -101,8 +101,13 @@ func (t *times) peak(items []Interval) int64 {
 // Pack places intervals so that no two that share a time share a byte, and tries to end low. It places them one after
 // the other, each into the tightest gap between those that are there, in several orders; if none of them reaches the
 // bound, it searches. The same intervals and nodes always give the same offsets. Times are 0 or more.
-func Pack(items []Interval, effort Effort) Placement {
+func Pack(items []Interval, effort Effort) Placement { return PackAround(items, nil, effort) }
+
+// PackAround is Pack where some intervals have their offsets already: fixed holds them, and -1 for the others. It may be
+// nil. The fixed ones must not overlap.
+func PackAround(items []Interval, fixed []int64, effort Effort) Placement {
 	p := newPacker(items)
+	p.fixed = fixed
 	best := Placement{Offsets: make([]int64, len(items)), Height: -1, Bound: p.peak(p.items)}
 	for _, order := range orders {
 		if height, ok := p.place(p.sequence(order), best.Height); ok {
@@ -112,11 +117,11 @@ func Pack(items []Interval, effort Effort) Placement {
 				effort.Better(&best)
 			}
 		}
-		if best.Height == best.Bound {
+		if best.Height <= max(best.Bound, effort.Enough) {
 			return best
 		}
 	}
-	improve(p.items, &best, effort)
+	improve(p.items, fixed, &best, effort)
 	return best
 }
 
@@ -178,6 +183,7 @@ type packer struct {
 	order []int32
 	times
 	offsets []int64
+	fixed   []int64 // per interval: its offset, -1: any; nil: any for all
 
 	cover  [][]span // per inner tree node: taken at all its times by intervals that do not cover its parent's
 	within [][]span // per tree node: taken at some of its times by intervals that do not cover its parent's
@@ -222,7 +228,17 @@ func (p *packer) place(order []int32, limit int64) (height int64, ok bool) {
 		p.within[node] = p.within[node][:0]
 	}
 	p.sorted = p.sorted[:0]
+	for i, at := range p.fixed {
+		if at >= 0 {
+			p.offsets[i] = at
+			height = max(height, at+p.items[i].Size)
+			p.insert(int32(i))
+		}
+	}
 	for _, i := range order {
+		if p.fixed != nil && p.fixed[i] >= 0 {
+			continue
+		}
 		p.collect(i)
 		at := tightest(p.taken, p.items[i].Size)
 		p.offsets[i] = at

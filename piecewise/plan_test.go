@@ -49,11 +49,11 @@ func TestPlanByHand(t *testing.T) {
 	assert.Equal(t, 2, when)
 	assert.Equal(t, int64(960), most)
 
-	assert.Equal(t, Storage{PlaceInput, 0, 0}, p.Storage[x])
-	assert.Equal(t, Storage{PlaceBound, 0, 0}, p.Storage[w])
-	assert.Equal(t, Storage{PlaceBound, 1, 0}, p.Storage[s])
+	assert.Equal(t, Storage{Place: PlaceInput, Index: 0}, p.Storage[x])
+	assert.Equal(t, Storage{Place: PlaceBound, Index: 0}, p.Storage[w])
+	assert.Equal(t, Storage{Place: PlaceBound, Index: 1}, p.Storage[s])
 	assert.Equal(t, PlaceArena, p.Storage[f].Place)
-	assert.Equal(t, Storage{PlaceOutput, 0, 0}, p.Storage[z])
+	assert.Equal(t, Storage{Place: PlaceOutput, Index: 0}, p.Storage[z])
 	assert.Empty(t, p.Copies)
 	assert.Equal(t, []Unit{{ModePiecewise, 4, 0}, {ModePiecewise, 2, 0}}, p.Units)
 	assert.Equal(t, 2, p.NumSegments)
@@ -256,7 +256,7 @@ func TestOutputs(t *testing.T) {
 		b.output("v", v)
 		p := b.plan(Options{})
 		for _, value := range []Value{a, n, v} {
-			assert.Equal(t, Storage{PlaceOutput, 0, 0}, p.Storage[value])
+			assert.Equal(t, Storage{Place: PlaceOutput, Index: 0}, p.Storage[value])
 		}
 		assert.Empty(t, p.Copies)
 		staging := findBlock(t, p, BlockOutput, "v")
@@ -270,7 +270,7 @@ func TestOutputs(t *testing.T) {
 		b.output("a", a)
 		b.output("c", b.op(f, b.op(f, a)))
 		p := b.plan(Options{})
-		assert.Equal(t, Storage{PlaceOutput, 0, 0}, p.Storage[a])
+		assert.Equal(t, Storage{Place: PlaceOutput, Index: 0}, p.Storage[a])
 		assert.Equal(t, [2]int{1, 4}, life(findBlock(t, p, BlockOutput, "a")))
 	})
 	t.Run("twice, passed through, a weight, a state, a view of an input", func(t *testing.T) {
@@ -283,8 +283,8 @@ func TestOutputs(t *testing.T) {
 		}
 		p := b.plan(Options{})
 		assert.Equal(t, []Copy{{x, 0}, {a, 2}, {w, 3}, {s, 4}, {v, 5}}, p.Copies)
-		assert.Equal(t, Storage{PlaceOutput, 1, 0}, p.Storage[a])
-		assert.Equal(t, Storage{PlaceInput, 0, 0}, p.Storage[v])
+		assert.Equal(t, Storage{Place: PlaceOutput, Index: 1}, p.Storage[a])
+		assert.Equal(t, Storage{Place: PlaceInput, Index: 0}, p.Storage[v])
 		assert.Equal(t, [2]int{0, 3}, life(findBlock(t, p, BlockInput, "x")), "until it is copied")
 		assert.Equal(t, [2]int{3, 3}, life(findBlock(t, p, BlockOutput, "a2")))
 	})
@@ -295,7 +295,7 @@ func TestOutputs(t *testing.T) {
 		b.output("v", v)
 		b.output("a", a)
 		p := b.plan(Options{})
-		assert.Equal(t, Storage{PlaceOutput, 1, 0}, p.Storage[v], "in the buffer that is large enough")
+		assert.Equal(t, Storage{Place: PlaceOutput, Index: 1}, p.Storage[v], "in the buffer that is large enough")
 		assert.Equal(t, []Copy{{v, 0}}, p.Copies)
 	})
 	t.Run("sizes that agree at the limits alone are not mixed up", func(t *testing.T) {
@@ -306,8 +306,8 @@ func TestOutputs(t *testing.T) {
 		b.output("c", c)
 		b.output("a", a)
 		p := b.plan(Options{})
-		assert.Equal(t, Storage{PlaceOutput, 0, 0}, p.Storage[c])
-		assert.Equal(t, Storage{PlaceOutput, 1, 0}, p.Storage[a])
+		assert.Equal(t, Storage{Place: PlaceOutput, Index: 0}, p.Storage[c])
+		assert.Equal(t, Storage{Place: PlaceOutput, Index: 1}, p.Storage[a])
 	})
 }
 

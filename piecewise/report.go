@@ -32,6 +32,9 @@ type planReport struct {
 	Nodes           []nodeReport      `json:"nodes"`
 	Values          []valueReport     `json:"values"`
 	Blocks          []blockReport     `json:"blocks"`
+	Layout          string            `json:"layout"`
+	Layouts         []layoutReport    `json:"layouts"`
+	MainLayout      int               `json:"main_layout"`
 	Copies          []copyReport      `json:"copies"`
 	Units           []unitReport      `json:"units"`
 	Notes           []string          `json:"notes"`
@@ -66,6 +69,7 @@ type nodeReport struct {
 	Outputs         []string `json:"outputs"`
 	WorkspaceOffset int64    `json:"workspace_offset"`
 	WorkspaceBytes  int64    `json:"workspace_bytes"`
+	Runs            bool     `json:"runs"` // not if all its outputs only show an input
 }
 
 type valueReport struct {
@@ -78,6 +82,8 @@ type valueReport struct {
 	Bytes  int64  `json:"bytes"`
 	First  int    `json:"first"`
 	Last   int    `json:"last"`
+
+	Strides []int64 `json:"strides"` // in elements; none: compact
 }
 
 type blockReport struct {
@@ -88,6 +94,14 @@ type blockReport struct {
 	First  int      `json:"first"`
 	Last   int      `json:"last"`
 	Values []string `json:"values"`
+}
+
+// layoutReport is where the blocks lie in the steps that one layout serves; blocks' own offsets are those of the main one.
+type layoutReport struct {
+	MaxTokens       int64   `json:"max_tokens"`
+	HeightBytes     int64   `json:"height_bytes"`
+	LowerBoundBytes int64   `json:"lower_bound_bytes"`
+	Offsets         []int64 `json:"offsets"`
 }
 
 type copyReport struct {
@@ -101,16 +115,10 @@ type unitReport struct {
 	Seqs   int64  `json:"seqs"`
 }
 
-// Peak is the first time at which the most is live, and how many aligned bytes that is.
+// Peak is the first time at which the most is live in the main layout, and how many aligned bytes that is.
 func (p *Plan) Peak() (time int, bytes int64) {
-	live := make([]int64, len(p.Graph.Nodes)+3)
-	for _, b := range p.Blocks {
-		live[b.First] += reserve(b.Bytes)
-		live[b.Last+1] -= reserve(b.Bytes)
-	}
-	var now int64
-	for t, change := range live {
-		if now += change; now > bytes {
+	for t, now := range p.live() {
+		if now > bytes {
 			time, bytes = t, now
 		}
 	}
@@ -135,7 +143,10 @@ func (p *Plan) report() *planReport {
 		ArenaBytes: p.ArenaBytes, LowerBoundBytes: p.LowerBound, GapBytes: p.ArenaBytes - p.LowerBound, BucketSumBytes: p.BucketSum,
 		StagingBytes: p.StagingBytes, WorkspaceBytes: p.LargestWorkspace(), NumSegments: p.NumSegments, NumDynamicOps: p.NumDynamic,
 		Partitions: []partitionReport{}, Nodes: []nodeReport{}, Values: []valueReport{}, Blocks: []blockReport{}, Copies: []copyReport{},
-		Units: []unitReport{}, Notes: []string{},
+		Units: []unitReport{}, Notes: []string{}, Layout: p.Options.Layout.String(), Layouts: []layoutReport{}, MainLayout: p.Main,
+	}
+	for _, l := range p.Layouts {
+		r.Layouts = append(r.Layouts, layoutReport{l.MaxTokens, l.Height, l.LowerBound, append([]int64{}, l.Offsets...)})
 	}
 	names := func(list []Value) []string {
 		out := make([]string, len(list))
@@ -152,17 +163,27 @@ func (p *Plan) report() *planReport {
 		r.Partitions = append(r.Partitions, pr)
 	}
 	for i, n := range g.Nodes {
+		scratch := int64(0)
+		if k := p.WorkspaceBlock[i]; k >= 0 {
+			scratch = p.Blocks[k].Offset
+		}
 		r.Nodes = append(r.Nodes, nodeReport{n.Name, n.Schema.Name, n.Kind.String(), n.Capture.String(), names(n.Inputs), names(n.Outputs),
-			p.WorkspaceOffset[i], p.WorkspaceBytes[i]})
+			scratch, p.WorkspaceBytes[i], p.Runs[i]})
 		if n.Note != "" {
 			r.Notes = append(r.Notes, fmt.Sprintf("op `%s` is static and runs as a dynamic one: %s", n.Name, n.Note))
 		}
 	}
-	need := lastReads(g)
+	need := findLifetimes(g, findShares(g), false).need
 	for v, info := range g.Values {
 		s := p.Storage[v]
 		vr := valueReport{Name: info.Name, Role: info.Role.String(), Type: info.Type.String(), Place: s.Place.String(), Index: s.Index,
-			Offset: s.Offset, Bytes: info.Type.Bytes(l.MaxTokens, l.MaxSeqs), First: info.Node + 1, Last: need[v]}
+			Offset: s.Offset, Strides: []int64{}, Bytes: info.Type.Bytes(l.MaxTokens, l.MaxSeqs), First: info.Node + 1, Last: need[v]}
+		if s.Place == PlaceArena {
+			vr.Offset += p.Blocks[s.Index].Offset
+		}
+		if s.Strides != (Strides{}) {
+			vr.Strides = s.Strides[:len(info.Type.Dims)]
+		}
 		if s.Place == PlaceBound {
 			vr.Last = max(vr.Last, len(g.Nodes)+1) // it is the caller's, and stays
 		}
@@ -196,7 +217,7 @@ func (p *Plan) WriteJSON(w io.Writer) error {
 	return err
 }
 
-// WriteText writes the plan as tables for a terminal. An error of w's is returned as it is.
+// WriteText writes the plan for a terminal: a sketch of the arena, and tables. An error of w's is returned as it is.
 func (p *Plan) WriteText(w io.Writer) error {
 	r := p.report()
 	var out bytes.Buffer
@@ -208,7 +229,7 @@ func (p *Plan) WriteText(w io.Writer) error {
 		rows(func(cells ...any) {
 			text := make([]string, len(cells))
 			for i, c := range cells {
-				text[i] = fmt.Sprint(c)
+				text[i] = plain(fmt.Sprint(c))
 			}
 			fmt.Fprintln(tw, "  "+strings.Join(text, "\t"))
 		})
@@ -221,14 +242,27 @@ func (p *Plan) WriteText(w io.Writer) error {
 
 	fmt.Fprintf(&out, "plan for %d tokens, %d sequences, mode %s, capture support %s\n", r.Limits.MaxTokens, r.Limits.MaxSeqs, r.Mode, r.CaptureSupport)
 	fmt.Fprintf(&out, "buckets %v, sequence buckets %v\n", r.Buckets, r.SeqBuckets)
-	table("memory", "what bytes", func(row func(...any)) {
-		row("arena", r.ArenaBytes)
-		row("lower bound", r.LowerBoundBytes)
-		row("gap", r.GapBytes)
-		row("staging, of the arena", r.StagingBytes)
-		row("largest workspace", r.WorkspaceBytes)
-		row("sum over buckets", r.BucketSumBytes)
+	p.sketch(&out)
+	table("memory", "what bytes about", func(row func(...any)) {
+		amount := func(what string, bytes int64) { row(what, bytes, human(bytes)) }
+		amount("arena", r.ArenaBytes)
+		amount("lower bound", r.LowerBoundBytes)
+		amount("gap", r.GapBytes)
+		amount("staging, of the arena", r.StagingBytes)
+		amount("largest workspace", r.WorkspaceBytes)
+		amount("sum over buckets", r.BucketSumBytes)
 	})
+	if len(r.Layouts) > 1 {
+		table("layouts, above and below is the one marked", "tokens height bound main", func(row func(...any)) {
+			for k, x := range r.Layouts {
+				mark := ""
+				if k == r.MainLayout {
+					mark = "*"
+				}
+				row(fmt.Sprintf("<=%d", x.MaxTokens), x.HeightBytes, x.LowerBoundBytes, mark)
+			}
+		})
+	}
 	table(fmt.Sprintf("partitions: %d segments, %d dynamic ops", r.NumSegments, r.NumDynamicOps), "kind nodes first last why", func(row func(...any)) {
 		for _, x := range r.Partitions {
 			row(x.Kind, at(x.First, x.End-1), x.Nodes[0], x.Nodes[len(x.Nodes)-1], x.Why)

@@ -23,7 +23,8 @@ func TestWriteJSON(t *testing.T) {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	assert.Equal(t, strings.Fields(`arena_bytes blocks bucket_sum_bytes buckets capture_support copies gap_bytes limits lower_bound_bytes
+	assert.Equal(t, strings.Fields(`arena_bytes blocks bucket_sum_bytes buckets capture_support copies gap_bytes layout layouts limits lower_bound_bytes
+		main_layout
 		mixed_capacity mode nodes notes num_dynamic_ops num_segments partitions peak query_len seq_buckets staging_bytes units values version
 		workspace_bytes`), names, "tools read these")
 	assert.Equal(t, float64(p.ArenaBytes), r["arena_bytes"])
@@ -32,8 +33,8 @@ func TestWriteJSON(t *testing.T) {
 	assert.Equal(t, []any{}, r["notes"], "a list without entries is no null")
 	values := r["values"].([]any)
 	require.Len(t, values, len(p.Graph.Values))
-	assert.Equal(t, map[string]any{"name": "v#1", "role": "activation", "type": "float32[tokens, 4, 4]", "place": "arena", "index": 0.0,
-		"offset": float64(p.Storage[v["v"]].Offset), "bytes": 256.0, "first": 2.0, "last": 3.0}, values[v["v"]])
+	assert.Equal(t, map[string]any{"name": "v#1", "role": "activation", "type": "float32[tokens, 4, 4]", "place": "arena",
+		"index": float64(p.Storage[v["v"]].Index), "strides": []any{}, "offset": float64(p.offsetOf(v["v"])), "bytes": 256.0, "first": 2.0, "last": 3.0}, values[v["v"]])
 	assert.Equal(t, 4.0, values[v["a"]].(map[string]any)["last"])
 	assert.Equal(t, []any{map[string]any{"value": "y#5", "output": "again"}}, r["copies"])
 	parts := r["partitions"].([]any)
@@ -86,4 +87,5 @@ func TestWriterErrorsPass(t *testing.T) {
 	p, _ := checkedPlan(t)
 	assert.Equal(t, errStop, p.WriteJSON(stop{}))
 	assert.Equal(t, errStop, p.WriteText(stop{}))
+	assert.Equal(t, errStop, p.WriteSVG(stop{}))
 }

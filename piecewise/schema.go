@@ -31,6 +31,10 @@ func ValidateSchema(s *OpSchema) error {
 		return fail("num_outputs: %d, must be 0 to %d", s.NumOutputs, maxOutputs)
 	case s.NumOutputs == 0 && s.Mutates == 0:
 		return fail("num_outputs: 0, and it writes no state: it does nothing")
+	case bits.Len64(s.StridedInputs) > s.NumInputs:
+		return fail("strided_inputs: bit %d, but it has %d inputs", bits.Len64(s.StridedInputs)-1, s.NumInputs)
+	case bits.Len64(s.StridedOutputs) > s.NumOutputs:
+		return fail("strided_outputs: bit %d, but it has %d outputs", bits.Len64(s.StridedOutputs)-1, s.NumOutputs)
 	case bits.Len64(s.Mutates) > s.NumInputs:
 		return fail("mutates: bit %d, but it has %d inputs", bits.Len64(s.Mutates)-1, s.NumInputs)
 	case s.Infer == nil && s.Discover == nil:
@@ -51,18 +55,22 @@ func validateAliases(s *OpSchema, fail func(string, ...any) error) error {
 			return fail("aliases[%d]: output %d, but it has %d", i, a.Output, s.NumOutputs)
 		case a.Input < 0 || a.Input >= s.NumInputs:
 			return fail("aliases[%d]: input %d, but it has %d", i, a.Input, s.NumInputs)
-		case a.Kind != AliasView && a.Kind != AliasInPlace:
-			return fail("aliases[%d]: kind %d, must be %d or %d", i, a.Kind, AliasView, AliasInPlace)
-		case a.Kind == AliasInPlace && s.Mutates>>a.Input&1 != 0:
-			return fail("aliases[%d]: output %d in place of input %d, which is a state that it writes", i, a.Output, a.Input)
+		case a.Kind < AliasView || a.Kind > AliasJoin:
+			return fail("aliases[%d]: kind %d, must be %d to %d", i, a.Kind, AliasView, AliasJoin)
+		case a.Kind != AliasView && s.Mutates>>a.Input&1 != 0:
+			return fail("aliases[%d]: output %d shares memory with input %d, which is a state that it writes", i, a.Output, a.Input)
+		case a.Kind >= AliasPart && s.Part == nil:
+			return fail("aliases[%d]: output %d and input %d are parts of each other, and part is not given", i, a.Output, a.Input)
+		case a.Kind >= AliasPart && s.Kind != Static:
+			return fail("aliases[%d]: parts are for static ops, this one is %s", i, s.Kind)
 		}
 		for _, b := range s.Aliases[:i] {
 			switch {
 			case a.Output != b.Output:
 			case a.Kind != b.Kind:
-				return fail("aliases[%d]: output %d is both a view and in place", i, a.Output)
-			case a.Kind == AliasView:
-				return fail("aliases[%d]: output %d is a view of two inputs", i, a.Output)
+				return fail("aliases[%d]: output %d shares memory in two ways", i, a.Output)
+			case a.Kind == AliasView, a.Kind == AliasPart:
+				return fail("aliases[%d]: output %d shows two inputs", i, a.Output)
 			case a.Input == b.Input:
 				return fail("aliases[%d]: output %d and input %d are given twice", i, a.Output, a.Input)
 			}

@@ -358,4 +358,3 @@ func (s *search) fitness(i, a, b, first, last int32) int8 {
 	}
 	return n
 }
-

@@ -1,5 +1,6 @@
-// Package piecewise is the control plane's pure part: graph types, validation, splitting, buckets, lifetimes, the
-// arena plan and its checker. It imports the standard library alone, allocates no device memory and calls no C.
+// Package piecewise is the control plane's pure part: graph types, validation, splitting, buckets and the choice of them,
+// lifetimes, the arena plan and its checker. It imports the standard library alone, allocates no device memory and calls
+// no C.
 package piecewise
 
 import (
@@ -22,7 +23,7 @@ const (
 	Bool   DType = 8
 )
 
-var dtypes = map[DType]struct {
+var dtypes = [...]struct {
 	name string
 	size int64
 }{
@@ -31,11 +32,16 @@ var dtypes = map[DType]struct {
 }
 
 // Size is one element's size in bytes; 0 for a number that is no element type.
-func (t DType) Size() int64 { return dtypes[t].size }
+func (t DType) Size() int64 {
+	if t < 0 || int(t) >= len(dtypes) {
+		return 0
+	}
+	return dtypes[t].size
+}
 
 func (t DType) String() string {
-	if d, ok := dtypes[t]; ok {
-		return d.name
+	if t.Size() > 0 {
+		return dtypes[t].name
 	}
 	return fmt.Sprintf("dtype(%d)", int32(t))
 }
@@ -235,12 +241,20 @@ type AliasKind int32
 const (
 	AliasView    AliasKind = 1 // always the input's memory: nothing to run
 	AliasInPlace AliasKind = 2 // may overwrite the input at the input's last use
+	AliasPart    AliasKind = 3 // the output may be given as a part of the input: then there is nothing to copy
+	AliasJoin    AliasKind = 4 // the input may be given as a part of the output: likewise
 )
 
 // Alias lets one output share memory with one input.
 type Alias struct {
 	Output, Input int
 	Kind          AliasKind
+}
+
+// Part is where a part of a tensor lies: its elements stand along Axis from Start on, as many as its own extent there.
+type Part struct {
+	Axis  int
+	Start int64
 }
 
 // OpSchema is all that the planner knows of an op. Exactly one of Infer and Discover is set.
@@ -256,11 +270,15 @@ type OpSchema struct {
 	Mutates           uint64 // bit i: input i is written; it must be a state
 	Aliases           []Alias
 	Attrs             []AttrSpec
+	StridedInputs     uint64 // bit i: input i may have strides, as parts of tensors have; its last dim's is 1
+	StridedOutputs    uint64 // bit k: output k likewise
 
 	// Infer gives the outputs' types. Attributes stand in the schema's order, complete with defaults.
 	Infer func(inputs []Type, attrs []Attr) ([]Type, error)
 	// Discover gives the outputs' concrete shapes at one size; Freeze fits an affine form to a few of them.
 	Discover func(inputs []Shape, attrs []Attr, tokens, seqs int64) ([]Shape, error)
+	// Part says where the part of an AliasPart or AliasJoin lies; alias is its index in Aliases. Nil if there is none.
+	Part func(alias int, inputs, outputs []Type, attrs []Attr) (Part, error)
 	// Workspace gives the bytes of scratch at one size; nil means none.
 	Workspace func(inputs, outputs []Shape, attrs []Attr, tokens, seqs int64) (int64, error)
 }

@@ -18,9 +18,7 @@ const maxWindow = 1 << 16
 // anew begins with nothing: it cuts time into a few windows and solves them one after the other, the hardest first. Where
 // that fails, the sections of the window grow heavier, and are solved earlier in later rounds.
 func (m *improver) anew(height, budget int64, wider int) bool {
-	for i := range m.fixed {
-		m.fixed[i] = -1
-	}
+	copy(m.fixed, m.given)
 	clear(m.solved)
 	for _, w := range m.cut(1 + m.choose(m.ways.parts)) {
 		if !m.solve(w, height, budget, wider) {
@@ -179,7 +177,7 @@ func (m *improver) searchOf(w window) (*search, []int32) {
 			}
 			at := m.fixed[i]
 			if lo >= w.first && hi <= w.last {
-				at = -1
+				at = m.given[i]
 			}
 			lo, hi = max(lo, w.first), min(hi, w.last)
 			ids = append(ids, i)

@@ -1,6 +1,9 @@
 package piecewise
 
-import "strconv"
+import (
+	"slices"
+	"strconv"
+)
 
 // size is a pair of counts.
 type size struct{ tokens, seqs int64 }
@@ -15,6 +18,7 @@ type workspaces struct {
 	mixed   []size                   // the limits, then (b, max_seqs) for each token bucket b: the sizes that BucketSum wants
 	edges   []size                   // of warm-ups and full graphs, and (max_tokens, s)
 	parts   map[PartitionKind][]size // (b, 0) and (0, s) of segments; of dynamic ops, every token with every sequence bucket
+	rungs   []int64                  // token counts, rising, the last the limit: a size belongs to the lowest one that holds it
 	answers map[workspaceKey]*workspace
 }
 
@@ -22,11 +26,13 @@ type workspaces struct {
 type workspace struct {
 	most    int64
 	buckets []int64 // at (b, max_seqs), per token bucket
+	rungs   []int64 // per rung: the most at the sizes that belong to it
 }
 
 func newWorkspaces(g *Graph, o Options, units []Unit) *workspaces {
 	l := g.Limits
-	w := &workspaces{g: g, mixed: []size{{l.MaxTokens, l.MaxSeqs}}, parts: map[PartitionKind][]size{}, answers: map[workspaceKey]*workspace{}}
+	w := &workspaces{g: g, mixed: []size{{l.MaxTokens, l.MaxSeqs}}, parts: map[PartitionKind][]size{}, answers: map[workspaceKey]*workspace{},
+		rungs: rungs(l, o)}
 	for _, b := range o.Buckets {
 		w.mixed = append(w.mixed, size{b, l.MaxSeqs})
 		w.parts[TokenSegment] = append(w.parts[TokenSegment], size{b, 0})
@@ -53,6 +59,14 @@ func newWorkspaces(g *Graph, o Options, units []Unit) *workspaces {
 	return w
 }
 
+// rungs are the token counts that may have offsets of their own: the buckets and the limit.
+func rungs(l Limits, o Options) []int64 {
+	if last := len(o.Buckets) - 1; o.Buckets[last] == l.MaxTokens {
+		return o.Buckets
+	}
+	return append(slices.Clone(o.Buckets), l.MaxTokens)
+}
+
 // of gives the scratch of a node in a partition of some kind, nil if it has none.
 func (w *workspaces) of(n *Node, part PartitionKind) (*workspace, error) {
 	if n.Schema.Workspace == nil {
@@ -62,7 +76,7 @@ func (w *workspaces) of(n *Node, part PartitionKind) (*workspace, error) {
 	if a := w.answers[key]; a != nil {
 		return a, nil
 	}
-	a := &workspace{}
+	a := &workspace{rungs: make([]int64, len(w.rungs))}
 	for i, list := range [][]size{w.mixed, w.edges, w.parts[part]} {
 		for j, s := range list {
 			bytes, err := w.ask(n, s)
@@ -70,6 +84,8 @@ func (w *workspaces) of(n *Node, part PartitionKind) (*workspace, error) {
 				return nil, err
 			}
 			a.most = max(a.most, bytes)
+			rung, _ := slices.BinarySearch(w.rungs, s.tokens)
+			a.rungs[rung] = max(a.rungs[rung], bytes)
 			if i == 0 && j > 0 {
 				a.buckets = append(a.buckets, bytes)
 			}

@@ -9,6 +9,12 @@ adcg_status tape_call_infer(uintptr_t infer, uintptr_t user_data, adcg_infer_cal
   return ((adcg_op_infer_fn)infer)(call, (void *)user_data);
 }
 
+adcg_status tape_call_part(uintptr_t part, uintptr_t user_data, adcg_part_call *call, adcg_part *out_part) {
+  call->set_error = tape_set_op_error;
+  tape_clear_op_error();
+  return ((adcg_op_part_fn)part)(call, out_part, (void *)user_data);
+}
+
 adcg_status tape_call_workspace(uintptr_t workspace, uintptr_t user_data, adcg_op_call *call, size_t *out_bytes) {
   call->set_error = tape_set_op_error;
   tape_clear_op_error();

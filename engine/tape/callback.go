@@ -80,6 +80,34 @@ func Infer(infer, userData uintptr, inputs []piecewise.Type, attrs []piecewise.A
 	return types, nil
 }
 
+// Part asks a C callback (adcg_op_part_fn) where the part of one alias lies.
+func Part(part, userData uintptr, alias int, inputs, outputs []piecewise.Type, attrs []piecewise.Attr) (piecewise.Part, error) {
+	var call *C.adcg_part_call
+	var out *C.adcg_part
+	free, err := scratch(func(b *block) {
+		call, out = &array[C.adcg_part_call](b, 1)[0], &array[C.adcg_part](b, 1)[0]
+		in, to := array[C.adcg_type](b, len(inputs)), array[C.adcg_type](b, len(outputs))
+		for i, t := range inputs {
+			fillType(&in[i], t)
+		}
+		for i, t := range outputs {
+			fillType(&to[i], t)
+		}
+		cAttrs := fillAttrs(b, attrs)
+		call.struct_size, call.alias = C.sizeof_adcg_part_call, C.int32_t(alias)
+		call.num_inputs, call.num_outputs, call.num_attrs = C.int32_t(len(inputs)), C.int32_t(len(outputs)), C.int32_t(len(attrs))
+		call.inputs, call.outputs, call.attrs = first(in), first(to), first(cAttrs)
+	})
+	if err != nil {
+		return piecewise.Part{}, err
+	}
+	defer free()
+	if err := callbackError(C.tape_call_part(C.uintptr_t(part), C.uintptr_t(userData), call, out)); err != nil {
+		return piecewise.Part{}, err
+	}
+	return piecewise.Part{Axis: int(out.axis), Start: int64(out.start)}, nil
+}
+
 // shapesCall fills an op call without data: what workspace and discovery callbacks see.
 func shapesCall(b *block, inputs, outputs []piecewise.Shape, attrs []piecewise.Attr, tokens, seqs int64) (*C.adcg_op_call, []C.DLTensor) {
 	call := &array[C.adcg_op_call](b, 1)[0]

@@ -6,6 +6,7 @@
 
 /* Callbacks' addresses travel through Go as numbers: Go's vet, rightly, accepts no pointer made of one. */
 adcg_status tape_call_infer(uintptr_t infer, uintptr_t user_data, adcg_infer_call *call);
+adcg_status tape_call_part(uintptr_t part, uintptr_t user_data, adcg_part_call *call, adcg_part *out_part);
 adcg_status tape_call_workspace(uintptr_t workspace, uintptr_t user_data, adcg_op_call *call, size_t *out_bytes);
 adcg_status tape_call_launch(uintptr_t launch, uintptr_t user_data, adcg_op_call *call);
 

@@ -32,16 +32,17 @@ static adcg_status warm_up(tape_exec *exec, const adcg_bucket *size) {
   int64_t tokens = size->tokens ? size->tokens : size->seqs, seqs = size->seqs ? size->seqs : exec->max_seqs;
   if (tokens > exec->max_tokens) tokens = exec->max_tokens;
   if (seqs > tokens) seqs = tokens;
+  const int64_t *offsets = tape_layout_of(exec, tokens)->offsets;
   exec->batch = (adcg_batch)ADCG_BATCH_INIT;
   exec->real_tokens = exec->real_seqs = 0;
   for (int32_t i = 0; i < exec->num_inputs; i++) {
     const tape_value *value = &exec->values[exec->inputs[i].value];
-    char *staging = exec->arena + exec->inputs[i].staging_offset;
+    char *staging = exec->arena + offsets[exec->inputs[i].staging_block];
     memset(staging, 0, (size_t)(tape_rows(value, tokens, seqs) * value->row_bytes));
     exec->slots[i] = staging;
   }
   for (int32_t i = 0; i < exec->num_outputs; i++)
-    exec->slots[exec->num_inputs + i] = exec->outputs[i].staged ? exec->arena + exec->outputs[i].staging_offset : NULL;
+    exec->slots[exec->num_inputs + i] = exec->outputs[i].staged ? exec->arena + offsets[exec->outputs[i].staging_block] : NULL;
 
   tape_unit *unit = exec->eager;
   tape_unit_resize(exec, unit, tokens, seqs);

@@ -132,12 +132,13 @@ adcg_status tape_check_tensors(tape_exec *exec, const DLTensor *inputs, const DL
 /* Decides for each of the caller's tensors where it is used, and brings inputs to the bucket's size. */
 void tape_take_tensors(tape_exec *exec, const DLTensor *inputs, const DLTensor *outputs, const tape_route *r, adcg_step *step) {
   int64_t staged_tensors = 0;
+  const int64_t *offsets = tape_layout_of(exec, r->tokens)->offsets;
   for (int32_t i = 0; i < exec->num_inputs; i++) {
     const tape_value *value = &exec->values[exec->inputs[i].value];
     int64_t rows = tape_rows(value, r->tokens, r->seqs), real = tape_rows(value, exec->real_tokens, exec->real_seqs);
     char *data = adcg_data(&inputs[i]);
     if (inputs[i].shape[0] < rows) {
-      char *staging = exec->arena + exec->inputs[i].staging_offset;
+      char *staging = exec->arena + offsets[exec->inputs[i].staging_block];
       memcpy(staging, data, (size_t)(real * value->row_bytes));
       data = staging;
       step->staged_bytes += real * value->row_bytes;
@@ -150,24 +151,24 @@ void tape_take_tensors(tape_exec *exec, const DLTensor *inputs, const DLTensor *
     const tape_port *port = &exec->outputs[i];
     const tape_value *value = &exec->values[port->value];
     bool in_place = !port->staged || outputs[i].shape[0] >= tape_rows(value, r->tokens, r->seqs);
-    exec->slots[exec->num_inputs + i] = in_place ? adcg_data(&outputs[i]) : exec->arena + port->staging_offset;
+    exec->slots[exec->num_inputs + i] = in_place ? adcg_data(&outputs[i]) : exec->arena + offsets[port->staging_block];
     staged_tensors += !in_place;
   }
   if (staged_tensors) tape_count(&exec->counters.staged_tensors, staged_tensors);
 }
 
 /* The address of a value's first row, in this step. */
-static const char *address_of(const tape_exec *exec, const tape_value *value) {
+static const char *address_of(const tape_exec *exec, const tape_value *value, const tape_layout *layout) {
   switch (value->place) {
     case TAPE_INPUT: return (char *)exec->slots[value->index] + value->offset;
     case TAPE_OUTPUT: return (char *)exec->slots[exec->num_inputs + value->index] + value->offset;
     case TAPE_BOUND: return (char *)exec->bound[value->index].data + value->offset;
-    default: return exec->arena + value->offset;
+    default: return exec->arena + layout->offsets[value->index] + value->offset;
   }
 }
 
 /* Copies the real rows of outputs that were staged, or that live elsewhere. */
-void tape_give_outputs(const tape_exec *exec, const DLTensor *outputs, adcg_step *step) {
+void tape_give_outputs(const tape_exec *exec, const DLTensor *outputs, int64_t tokens, adcg_step *step) {
   for (int32_t i = 0; i < exec->num_outputs; i++) {
     const char *at = exec->slots[exec->num_inputs + i];
     char *data = adcg_data(&outputs[i]);
@@ -177,10 +178,11 @@ void tape_give_outputs(const tape_exec *exec, const DLTensor *outputs, adcg_step
     memcpy(data, at, (size_t)bytes);
     step->staged_bytes += bytes;
   }
+  const tape_layout *layout = exec->num_copies ? tape_layout_of(exec, tokens) : NULL;
   for (int32_t i = 0; i < exec->num_copies; i++) {
     const tape_copy *copy = &exec->copies[i];
     const tape_value *value = &exec->values[copy->value];
     int64_t bytes = tape_rows(value, exec->real_tokens, exec->real_seqs) * value->row_bytes;
-    memcpy(adcg_data(&outputs[copy->output]), address_of(exec, value), (size_t)bytes);
+    memcpy(adcg_data(&outputs[copy->output]), address_of(exec, value, layout), (size_t)bytes);
   }
 }

@@ -15,7 +15,7 @@ import (
 
 // Impl is how a node's op runs: addresses of C functions and of what they are given.
 type Impl struct {
-	Launch    uintptr // adcg_op_launch_fn; 0 only where every output is a view
+	Launch    uintptr // adcg_op_launch_fn; 0 only where there is nothing to run
 	Workspace uintptr // adcg_op_workspace_fn; 0: none
 	UserData  uintptr // of both; for a built-in op 0: it gets Context and State instead
 	BuiltIn   bool
@@ -104,6 +104,7 @@ func write(b *block, spec Spec) (*C.tape_exec, error) {
 	e.device.device_type, e.device.device_id = C.DLDeviceType(spec.DeviceType), C.int32_t(spec.DeviceID)
 	e.arena, e.arena_bytes = (*C.char)(C.tape_pointer(C.uintptr_t(spec.Arena))), C.int64_t(plan.ArenaBytes)
 
+	writeLayouts(b, e, plan)
 	writeValues(b, e, plan)
 	if err := writeNodes(b, e, spec); err != nil {
 		return nil, err
@@ -145,6 +146,18 @@ func lastReaders(g *piecewise.Graph) []int {
 	return last
 }
 
+func writeLayouts(b *block, e *C.tape_exec, plan *piecewise.Plan) {
+	layouts := array[C.tape_layout](b, len(plan.Layouts))
+	for k, l := range plan.Layouts {
+		offsets, bytes := array[C.int64_t](b, len(l.Offsets)), array[C.int64_t](b, len(l.Bytes))
+		for i := range offsets {
+			offsets[i], bytes[i] = C.int64_t(l.Offsets[i]), C.int64_t(l.Bytes[i])
+		}
+		layouts[k].max_tokens, layouts[k].offsets, layouts[k].bytes = C.int64_t(l.MaxTokens), first(offsets), first(bytes)
+	}
+	e.layouts, e.num_layouts = first(layouts), C.int32_t(len(layouts))
+}
+
 func writeValues(b *block, e *C.tape_exec, plan *piecewise.Plan) {
 	g := plan.Graph
 	last := lastReaders(g)
@@ -156,6 +169,13 @@ func writeValues(b *block, e *C.tape_exec, plan *piecewise.Plan) {
 		out.row_bytes = C.int64_t(v.Type.RowBytes())
 		s := plan.Storage[i]
 		out.place, out.index, out.offset = C.int32_t(s.Place), C.int32_t(s.Index), C.int64_t(s.Offset)
+		if s.Strides != (piecewise.Strides{}) {
+			strides := array[C.int64_t](b, len(v.Type.Dims))
+			for d := range strides {
+				strides[d] = C.int64_t(s.Strides[d])
+			}
+			out.strides = first(strides)
+		}
 		out.role, out.last = C.int32_t(v.Role), C.int32_t(last[i])
 	}
 	e.values, e.num_values = first(values), C.int32_t(len(values))
@@ -184,10 +204,10 @@ func writeNodes(b *block, e *C.tape_exec, spec Spec) error {
 		out.partition = C.int32_t(partitionOf[i])
 		out.dynamic = flag(n.Schema.Kind != piecewise.Static)
 		out.zeroes_tail = flag(n.Schema.Flags&piecewise.FlagZeroesTail != 0)
-		out.skip = flag(piecewise.OnlyViews(n.Schema))
+		out.skip = flag(!spec.Plan.Runs[i])
 		out.mutates = C.uint64_t(n.Schema.Mutates)
-		out.workspace_offset, out.workspace_bytes = C.int64_t(spec.Plan.WorkspaceOffset[i]), C.int64_t(spec.Plan.WorkspaceBytes[i])
-		if impl.Launch == 0 && !piecewise.OnlyViews(n.Schema) {
+		out.workspace_block = C.int32_t(spec.Plan.WorkspaceBlock[i])
+		if impl.Launch == 0 && spec.Plan.Runs[i] {
 			return fmt.Errorf("op `%s` has no launch function on this device", n.Name)
 		}
 		if !b.measuring() { // C takes no pointer into Go memory that holds others
@@ -208,7 +228,7 @@ func writePorts(b *block, e *C.tape_exec, plan *piecewise.Plan) {
 	inputs := array[C.tape_port](b, len(g.Inputs))
 	for i, v := range g.Inputs {
 		inputs[i] = C.tape_port{
-			name: cString(text(b, g.Values[v].Name)), value: C.int32_t(v), staged: 1, staging_offset: C.int64_t(plan.InputStaging[i]),
+			name: cString(text(b, g.Values[v].Name)), value: C.int32_t(v), staged: 1, staging_block: C.int32_t(plan.InputBlock[i]),
 		}
 	}
 	copied := make(map[int]bool)
@@ -220,7 +240,7 @@ func writePorts(b *block, e *C.tape_exec, plan *piecewise.Plan) {
 	outputs := array[C.tape_port](b, len(g.Outputs))
 	for i, o := range g.Outputs {
 		outputs[i] = C.tape_port{
-			name: cString(text(b, o.Name)), value: C.int32_t(o.Value), staged: flag(!copied[i]), staging_offset: C.int64_t(plan.OutputStaging[i]),
+			name: cString(text(b, o.Name)), value: C.int32_t(o.Value), staged: flag(!copied[i]), staging_block: C.int32_t(plan.OutputBlock[i]),
 		}
 	}
 	e.inputs, e.num_inputs = first(inputs), C.int32_t(len(inputs))

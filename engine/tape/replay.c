@@ -226,7 +226,7 @@ adcg_status tape_replay(tape_exec *exec, const adcg_batch *batch, const DLTensor
       tape_count(&exec->counters.failed_steps, 1);
       return status;
     }
-    if (bring) tape_give_outputs(exec, outputs, &step);
+    if (bring) tape_give_outputs(exec, outputs, r->tokens, &step);
     step.padded_tokens = r->tokens - exec->real_tokens;
     if (!again) remember(exec, r, inputs, outputs);
   }

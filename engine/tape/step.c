@@ -4,6 +4,31 @@
 #include <stdio.h>
 #include <string.h>
 
+void tape_each_run(const tape_value *value, char *data, int64_t row, void (*fn)(char *run, int64_t bytes, void *context), void *context) {
+  if (!value->strides) {
+    fn(data + row * value->row_bytes, value->row_bytes, context);
+    return;
+  }
+  const int32_t last = value->type.ndim - 1;
+  const adcg_dim *dims = value->type.dims;
+  int64_t elements = 1;
+  for (int32_t d = 1; d <= last; d++) elements *= dims[d].constant;
+  const int64_t size = elements ? value->row_bytes / elements : 0, run = last > 0 ? dims[last].constant : 1;
+  for (int64_t n = 0; n < elements; n += run) { /* the index of a run's first element, as digits of the dims between */
+    int64_t at = row * value->strides[0], rest = n / run;
+    for (int32_t d = last - 1; d > 0; d--) {
+      at += rest % dims[d].constant * value->strides[d];
+      rest /= dims[d].constant;
+    }
+    fn(data + at * size, run * size, context);
+  }
+}
+
+static void zero_run(char *run, int64_t bytes, void *context) {
+  (void)context;
+  memset(run, 0, (size_t)bytes);
+}
+
 adcg_status tape_run_dynamic(const adcg_op_call *call, void *user_data) {
   const tape_node *node = user_data;
   adcg_status status = node->launch(call, node->user_data);
@@ -14,7 +39,12 @@ adcg_status tape_run_dynamic(const adcg_op_call *call, void *user_data) {
     const tape_value *value = &exec->values[node->outputs[i]];
     int64_t rows = call->outputs[i].shape[0], real = tape_rows(value, exec->real_tokens, exec->real_seqs);
     if (real < 0) real = 0;
-    if (real < rows) memset((char *)call->outputs[i].data + real * value->row_bytes, 0, (size_t)((rows - real) * value->row_bytes));
+    char *data = call->outputs[i].data;
+    if (!value->strides) {
+      if (real < rows) memset(data + real * value->row_bytes, 0, (size_t)((rows - real) * value->row_bytes));
+    } else {
+      for (int64_t row = real; row < rows; row++) tape_each_run(value, data, row, zero_run, NULL);
+    }
   }
   return ADCG_OK;
 }

@@ -46,11 +46,19 @@ typedef struct tape_value {
   adcg_type type;    /* only dims[0] depends on counts */
   int64_t row_bytes; /* of one row: everything behind the first dim */
   int32_t place;     /* TAPE_*: whose memory */
-  int32_t index;     /* which input, bound value or output */
-  int64_t offset;    /* bytes, in the arena or in that tensor */
+  int32_t index;     /* which block of the arena, input, bound value or output */
+  int64_t offset;    /* bytes, in that block or tensor */
+  const int64_t *strides; /* per dim, in elements, the last dim's 1; NULL: compact */
   int32_t role;      /* ADCG_ROLE_* */
   int32_t last;      /* the last node that reads it; num_nodes if the caller does; -1: nobody (verify mode) */
 } tape_value;
+
+/* Where the arena's blocks lie in the steps of some sizes. */
+typedef struct tape_layout {
+  int64_t max_tokens;     /* it serves steps up to here that no earlier one serves */
+  const int64_t *offsets; /* per block */
+  const int64_t *bytes;
+} tape_layout;
 
 /* What a built-in op's launch gets as user_data; kernels/host/host.h declares the same two words. */
 typedef struct tape_builtin {
@@ -73,10 +81,9 @@ typedef struct tape_node {
   int32_t partition;
   int32_t dynamic;     /* its outputs' tails are zeroed behind it, unless zeroes_tail */
   int32_t zeroes_tail;
-  int32_t skip;        /* every output is a view: nothing to run */
+  int32_t skip;        /* every output only shows an input: nothing to run */
   uint64_t mutates;
-  int64_t workspace_offset; /* bytes, in the arena */
-  int64_t workspace_bytes;
+  int32_t workspace_block; /* of the arena; -1: none */
 } tape_node;
 
 /* Which nodes a unit holds. The first four are piecewise.PartitionKind. */
@@ -85,8 +92,8 @@ enum { TAPE_TOKEN_SEGMENT = 1, TAPE_SEQ_SEGMENT = 2, TAPE_DYNAMIC = 3, TAPE_VIEW
 typedef struct tape_port { /* an input or an output of the graph */
   const char *name;
   int32_t value;
-  int32_t staged;         /* outputs: the value lives in the caller's buffer, or here; 0: it is copied out at the end */
-  int64_t staging_offset; /* bytes, in the arena */
+  int32_t staged;        /* outputs: the value lives in the caller's buffer, or here; 0: it is copied out at the end */
+  int32_t staging_block; /* of the arena */
 } tape_port;
 
 typedef struct tape_copy { /* an output that is not written in place */
@@ -115,6 +122,7 @@ typedef struct tape_unit {
   int64_t bytes; /* of this block */
   int64_t tokens;
   int64_t seqs;
+  const tape_layout *layout; /* of that size */
   int32_t num_steps;
   int32_t num_tensors;
   int32_t num_patches;     /* those of inputs and outputs first, by slot */
@@ -194,7 +202,7 @@ typedef struct tape_exec {
   DLDevice device;
   char *arena;
   int64_t arena_bytes;
-  int32_t num_values, num_nodes, num_inputs, num_outputs, num_bound, num_copies, num_partitions, num_buckets;
+  int32_t num_values, num_nodes, num_inputs, num_outputs, num_bound, num_copies, num_partitions, num_buckets, num_layouts;
   const tape_value *values;
   const tape_node *nodes;
   const tape_port *inputs;
@@ -202,6 +210,7 @@ typedef struct tape_exec {
   const int32_t *bound_values; /* the value of each bound one */
   const tape_copy *copies;
   const int32_t *partitions; /* the kind of each: TAPE_* */
+  const tape_layout *layouts; /* by rising max_tokens; the last one's is the exec's */
   tape_bucket *buckets;
   tape_ladder ladders[TAPE_NUM_LADDERS];
 
@@ -234,6 +243,19 @@ static inline int64_t tape_rows(const tape_value *value, int64_t tokens, int64_t
   return d->tokens * tokens + d->seqs * seqs + d->constant;
 }
 
+/* The layout of a step's size. */
+static inline const tape_layout *tape_layout_of(const tape_exec *exec, int64_t tokens) {
+  int32_t low = 0, high = exec->num_layouts - 1;
+  while (low < high) {
+    int32_t middle = low + (high - low) / 2;
+    if (exec->layouts[middle].max_tokens < tokens)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  return &exec->layouts[low];
+}
+
 /* The bytes of a unit with the partitions of `kind` (TAPE_*), of any size. */
 int64_t tape_unit_bytes(const tape_exec *exec, int32_t kind);
 /* NULL if out of memory. */
@@ -253,6 +275,8 @@ static inline void tape_count(_Atomic int64_t *counter, int64_t n) {
   atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n, memory_order_relaxed);
 }
 
+/* Calls fn on the bytes of one row of a value that begins at `data`, run by run of contiguous ones, in order. */
+void tape_each_run(const tape_value *value, char *data, int64_t row, void (*fn)(char *run, int64_t bytes, void *context), void *context);
 /* The step that a dynamic op runs as: launch, then zeroed tails. user_data is its tape_node. */
 adcg_status tape_run_dynamic(const adcg_op_call *call, void *user_data);
 /* "op `my.scale#1`: message": what a failed step says. */
@@ -273,7 +297,7 @@ adcg_status tape_check_overlaps(tape_exec *exec, const DLTensor *inputs, const D
 /* Decides for each tensor where it is used (exec->slots), and brings inputs to the bucket's size. */
 void tape_take_tensors(tape_exec *exec, const DLTensor *inputs, const DLTensor *outputs, const tape_route *r, adcg_step *step);
 /* Copies the real rows of outputs that were staged, or that live elsewhere. */
-void tape_give_outputs(const tape_exec *exec, const DLTensor *outputs, adcg_step *step);
+void tape_give_outputs(const tape_exec *exec, const DLTensor *outputs, int64_t tokens, adcg_step *step);
 
 /* Whether every op of the unit has workspace enough at its size, for which nobody may have planned. */
 adcg_status tape_check_workspaces(const tape_exec *exec, const char *function, const tape_unit *unit);

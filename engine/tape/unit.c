@@ -73,12 +73,12 @@ static void fill_tensor(const tape_exec *exec, tape_unit *unit, int32_t value_in
   const tape_value *value = &exec->values[value_index];
   DLTensor *t = &unit->tensors[unit->num_tensors];
   unit->values[unit->num_tensors++] = value_index;
-  t->data = value->place == TAPE_ARENA ? exec->arena + value->offset : NULL;
+  t->data = NULL; /* set with the size, or by the patches */
   t->device = exec->device;
   t->ndim = value->type.ndim;
   t->dtype = adcg_dtype_to_dlpack(value->type.dtype);
   t->shape = *dims;
-  t->strides = NULL;
+  t->strides = (int64_t *)(uintptr_t)value->strides;
   t->byte_offset = 0;
   for (int32_t d = 0; d < t->ndim; d++) t->shape[d] = value->type.dims[d].constant;
   *dims += t->ndim;
@@ -139,8 +139,6 @@ tape_unit *tape_unit_create(tape_exec *exec, int32_t kind, int64_t tokens, int64
     call->num_attrs = node->num_attrs;
     call->batch = &exec->batch;
     call->attrs = node->attrs;
-    call->workspace_bytes = (size_t)node->workspace_bytes;
-    call->workspace = node->workspace_bytes ? exec->arena + node->workspace_offset : NULL;
     call->set_error = tape_set_op_error;
     call->inputs = &unit->tensors[unit->num_tensors];
     for (int32_t k = 0; k < node->num_inputs; k++) fill_tensor(exec, unit, node->inputs[k], &dims);
@@ -153,6 +151,7 @@ tape_unit *tape_unit_create(tape_exec *exec, int32_t kind, int64_t tokens, int64
   }
   while (next <= exec->num_partitions) unit->begin[next++] = unit->num_steps;
   fill_patches(exec, unit);
+  unit->tokens = unit->seqs = -1;
   tape_unit_resize(exec, unit, tokens, seqs);
   return unit;
 }
@@ -165,6 +164,18 @@ void tape_unit_resize(const tape_exec *exec, tape_unit *unit, int64_t tokens, in
   for (int32_t i = 0; i < unit->num_steps; i++) {
     unit->calls[i].tokens = tokens;
     unit->calls[i].seqs = seqs;
+  }
+  const tape_layout *layout = tape_layout_of(exec, tokens);
+  if (unit->layout == layout) return;
+  unit->layout = layout;
+  for (int32_t i = 0; i < unit->num_tensors; i++) {
+    const tape_value *value = &exec->values[unit->values[i]];
+    if (value->place == TAPE_ARENA) unit->tensors[i].data = exec->arena + layout->offsets[value->index] + value->offset;
+  }
+  for (int32_t i = 0; i < unit->num_steps; i++) {
+    int32_t block = exec->nodes[unit->nodes[i]].workspace_block;
+    unit->calls[i].workspace = block >= 0 ? exec->arena + layout->offsets[block] : NULL;
+    unit->calls[i].workspace_bytes = block >= 0 ? (size_t)layout->bytes[block] : 0;
   }
 }
 
@@ -199,9 +210,9 @@ adcg_status tape_check_workspaces(const tape_exec *exec, const char *function, c
     size_t bytes = 0;
     adcg_status status = node->workspace(&unit->calls[i], &bytes, node->user_data);
     if (status) return tape_fail_step(exec, function, unit, &unit->steps[i], status);
-    if ((int64_t)bytes > node->workspace_bytes)
-      return tape_fail(ADCG_ERR_OP, function, "op `%s`: workspace: %zu bytes at %lld tokens, the plan has %lld", node->name, bytes,
-                       (long long)unit->tokens, (long long)node->workspace_bytes);
+    if (bytes > unit->calls[i].workspace_bytes)
+      return tape_fail(ADCG_ERR_OP, function, "op `%s`: workspace: %zu bytes at %lld tokens, the plan has %zu", node->name, bytes,
+                       (long long)unit->tokens, unit->calls[i].workspace_bytes);
   }
   return ADCG_OK;
 }

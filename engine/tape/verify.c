@@ -12,8 +12,8 @@ enum { kUnwritten = 0xA5, kDead = 0xFF };
 static const char kReplay[] = "adcg_exec_replay";
 
 /* FNV-1a over words: a check against stray writes, not against an adversary. */
-static uint64_t hash(const char *data, int64_t bytes) {
-  uint64_t h = 1469598103934665603ull;
+static void hash_run(char *data, int64_t bytes, void *context) {
+  uint64_t h = *(uint64_t *)context;
   for (; bytes >= 8; data += 8, bytes -= 8) {
     uint64_t word;
     memcpy(&word, data, 8);
@@ -21,48 +21,93 @@ static uint64_t hash(const char *data, int64_t bytes) {
     h ^= h >> 29;
   }
   for (; bytes > 0; data++, bytes--) h = (h ^ (uint8_t)*data) * 1099511628211ull;
-  return h;
+  *(uint64_t *)context = h;
 }
 
+/* The rows of a value at this step's size: `width` bytes of every `pitch` from data on, some of them perhaps not its own. */
 typedef struct memory {
+  const tape_value *value; /* NULL: plain bytes */
   char *data;
-  int64_t bytes;
+  int64_t rows, width, pitch;
 } memory;
 
-static memory memory_of(const tape_exec *exec, const tape_value *value, int64_t tokens, int64_t seqs) {
+static memory memory_of(const tape_exec *exec, const tape_value *value, const tape_unit *unit) {
   char *base = value->place == TAPE_INPUT    ? exec->slots[value->index]
                : value->place == TAPE_OUTPUT ? exec->slots[exec->num_inputs + value->index]
                : value->place == TAPE_BOUND  ? exec->bound[value->index].data
-                                             : exec->arena;
-  return (memory){base + value->offset, tape_rows(value, tokens, seqs) * value->row_bytes};
+                                             : exec->arena + unit->layout->offsets[value->index];
+  memory m = {value, base + value->offset, tape_rows(value, unit->tokens, unit->seqs), value->row_bytes, value->row_bytes};
+  if (value->strides) {
+    int64_t elements = 1, last = 0;
+    for (int32_t d = 1; d < value->type.ndim; d++) {
+      elements *= value->type.dims[d].constant;
+      last += (value->type.dims[d].constant - 1) * value->strides[d];
+    }
+    const int64_t size = value->row_bytes / elements;
+    m.width = (last + 1) * size;
+    m.pitch = value->strides[0] * size;
+  }
+  return m;
 }
 
-static bool overlaps(memory a, memory b) { return a.bytes > 0 && b.bytes > 0 && a.data < b.data + b.bytes && b.data < a.data + a.bytes; }
+static bool overlaps(memory a, memory b) {
+  if (a.rows <= 0 || b.rows <= 0 || !a.width || !b.width) return false;
+  if (a.data >= b.data + (b.rows - 1) * b.pitch + b.width || b.data >= a.data + (a.rows - 1) * a.pitch + a.width) return false;
+  if (a.pitch != b.pitch) return true;
+  /* columns of the same rows: how far into a row of a does b begin? */
+  int64_t shift = (b.data - a.data) % a.pitch;
+  if (shift < 0) shift += a.pitch;
+  return shift < a.width || shift + b.width > a.pitch;
+}
+
+static void each_run(memory m, void (*fn)(char *run, int64_t bytes, void *context), void *context) {
+  for (int64_t row = 0; row < m.rows; row++) tape_each_run(m.value, m.data, row, fn, context);
+}
+
+static uint64_t hash(memory m) {
+  uint64_t h = 1469598103934665603ull;
+  each_run(m, hash_run, &h);
+  return h;
+}
+
+static void fill_run(char *run, int64_t bytes, void *context) { memset(run, *(int *)context, (size_t)bytes); }
+static void fill(memory m, int byte) { each_run(m, fill_run, &byte); }
 
 /* Whether the op may write what `m` holds: its outputs, the states it mutates, its workspace. */
 static bool may_write(const tape_exec *exec, const tape_node *node, const tape_unit *unit, memory m) {
   for (int32_t i = 0; i < node->num_outputs; i++)
-    if (overlaps(m, memory_of(exec, &exec->values[node->outputs[i]], unit->tokens, unit->seqs))) return true;
+    if (overlaps(m, memory_of(exec, &exec->values[node->outputs[i]], unit))) return true;
   for (int32_t i = 0; i < node->num_inputs; i++)
-    if ((node->mutates >> i & 1) && overlaps(m, memory_of(exec, &exec->values[node->inputs[i]], unit->tokens, unit->seqs))) return true;
-  return overlaps(m, (memory){exec->arena + node->workspace_offset, node->workspace_bytes});
+    if ((node->mutates >> i & 1) && overlaps(m, memory_of(exec, &exec->values[node->inputs[i]], unit))) return true;
+  if (node->workspace_block < 0) return false;
+  const int64_t bytes = unit->layout->bytes[node->workspace_block];
+  return overlaps(m, (memory){NULL, exec->arena + unit->layout->offsets[node->workspace_block], 1, bytes, bytes});
 }
 
 /* Whether an output shares memory with one of the op's inputs: in place, its old bytes are the input. */
 static bool in_place(const tape_exec *exec, const tape_node *node, const tape_unit *unit, memory output) {
   for (int32_t i = 0; i < node->num_inputs; i++)
-    if (overlaps(output, memory_of(exec, &exec->values[node->inputs[i]], unit->tokens, unit->seqs))) return true;
+    if (overlaps(output, memory_of(exec, &exec->values[node->inputs[i]], unit))) return true;
   return false;
 }
 
-static int64_t first_unwritten_row(memory m, int64_t rows, int64_t row_bytes) {
-  for (int64_t r = 0; r < rows; r++) {
-    const unsigned char *row = (const unsigned char *)m.data + r * row_bytes;
-    int64_t i = 0;
-    while (i < row_bytes && row[i] == kUnwritten) i++;
-    if (i == row_bytes && row_bytes > 0) return r;
+static void find_written(char *run, int64_t bytes, void *context) {
+  for (int64_t i = 0; i < bytes; i++)
+    if ((unsigned char)run[i] != kUnwritten) *(bool *)context = true;
+}
+
+static int64_t first_unwritten_row(memory m, int64_t rows) {
+  for (int64_t row = 0; row < rows && m.width > 0; row++) {
+    bool written = false;
+    tape_each_run(m.value, m.data, row, find_written, &written);
+    if (!written) return row;
   }
   return -1;
+}
+
+static void find_not_zero(char *run, int64_t bytes, void *context) {
+  for (int64_t i = 0; i < bytes; i++)
+    if (run[i]) *(bool *)context = true;
 }
 
 /* The value's bytes count: it is given from outside or written by an earlier op, and somebody reads it at `node` or later. */
@@ -74,16 +119,17 @@ static bool alive(const tape_exec *exec, int32_t value, int32_t node, const int3
 static adcg_status check_outputs(const tape_exec *exec, const tape_unit *unit, const tape_node *node, const bool *fresh) {
   for (int32_t i = 0; i < node->num_outputs; i++) {
     const tape_value *value = &exec->values[node->outputs[i]];
-    memory m = memory_of(exec, value, unit->tokens, unit->seqs);
+    memory m = memory_of(exec, value, unit);
     int64_t real = tape_rows(value, exec->real_tokens, exec->real_seqs);
-    int64_t row = fresh[i] ? first_unwritten_row(m, real, value->row_bytes) : -1;
+    int64_t row = fresh[i] ? first_unwritten_row(m, real) : -1;
     if (row >= 0)
       return tape_fail(ADCG_ERR_OP, kReplay, "op `%s`: left row %lld of its output %d unwritten (verify: outputs)", node->name,
                        (long long)row, (int)i);
     if (!node->zeroes_tail) continue;
-    for (const char *p = m.data + real * value->row_bytes; p < m.data + m.bytes; p++)
-      if (*p)
-        return tape_fail(ADCG_ERR_OP, kReplay, "op `%s`: left the tail of its output %d not zero (verify: tails)", node->name, (int)i);
+    bool dirty = false;
+    for (int64_t tail = real; tail < m.rows; tail++) tape_each_run(value, m.data, tail, find_not_zero, &dirty);
+    if (dirty)
+      return tape_fail(ADCG_ERR_OP, kReplay, "op `%s`: left the tail of its output %d not zero (verify: tails)", node->name, (int)i);
   }
   return ADCG_OK;
 }
@@ -93,12 +139,12 @@ static void poison_dead(const tape_exec *exec, const tape_unit *unit, int32_t no
     const tape_value *value = &exec->values[v];
     bool dies = value->role == ADCG_ROLE_ACTIVATION && value->place == TAPE_ARENA && value->last == node;
     if (!dies) continue;
-    memory m = memory_of(exec, value, unit->tokens, unit->seqs);
+    memory m = memory_of(exec, value, unit);
     bool shared = false; /* with a value that lives on: a view, or an output in place */
     for (int32_t o = 0; o < exec->num_values && !shared; o++)
       shared = o != v && exec->values[o].last > node && producer[o] <= node &&
-               overlaps(m, memory_of(exec, &exec->values[o], unit->tokens, unit->seqs));
-    if (!shared) memset(m.data, kDead, (size_t)m.bytes);
+               overlaps(m, memory_of(exec, &exec->values[o], unit));
+    if (!shared) fill(m, kDead);
   }
 }
 
@@ -116,19 +162,19 @@ adcg_status tape_verify_run(tape_exec *exec, tape_unit *unit) {
     const tape_node *node = &exec->nodes[n];
     bool fresh[kMaxOutputs] = {false};
     for (int32_t i = 0; i < node->num_outputs; i++) {
-      memory m = memory_of(exec, &exec->values[node->outputs[i]], unit->tokens, unit->seqs);
+      memory m = memory_of(exec, &exec->values[node->outputs[i]], unit);
       fresh[i] = !in_place(exec, node, unit, m);
-      if (fresh[i]) memset(m.data, kUnwritten, (size_t)m.bytes);
+      if (fresh[i]) fill(m, kUnwritten);
     }
     for (int32_t v = 0; v < exec->num_values; v++) {
-      memory m = memory_of(exec, &exec->values[v], unit->tokens, unit->seqs);
-      if (alive(exec, v, n, producer) && !may_write(exec, node, unit, m)) before[v] = hash(m.data, m.bytes);
+      memory m = memory_of(exec, &exec->values[v], unit);
+      if (alive(exec, v, n, producer) && !may_write(exec, node, unit, m)) before[v] = hash(m);
     }
     adcg_status status = unit->steps[s].run(unit->steps[s].call, unit->steps[s].user_data);
     if (status) return tape_fail_step(exec, kReplay, unit, &unit->steps[s], status);
     for (int32_t v = 0; v < exec->num_values; v++) {
-      memory m = memory_of(exec, &exec->values[v], unit->tokens, unit->seqs);
-      if (alive(exec, v, n, producer) && !may_write(exec, node, unit, m) && before[v] != hash(m.data, m.bytes))
+      memory m = memory_of(exec, &exec->values[v], unit);
+      if (alive(exec, v, n, producer) && !may_write(exec, node, unit, m) && before[v] != hash(m))
         return tape_fail(ADCG_ERR_OP, kReplay, "op `%s`: wrote to `%s`, which it did not declare (verify: mutation)", node->name,
                          exec->values[v].name);
     }

@@ -202,6 +202,7 @@ class Tally:
     tokens: Counter[tuple[str, int, int]] = field(default_factory=Counter)
     padded: Counter[tuple[str, int, int]] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
+    sizes: Counter[int] = field(default_factory=Counter)  # steps by their tokens
     seconds: float = 0.0  # in replays
     eager_seconds: float = 0.0  # in the same steps, eager
     timed_tokens: int = 0
@@ -216,6 +217,7 @@ class Tally:
         self.tokens[key] += tokens
         self.padded[key] += step.padded_tokens
         self.reasons[step.reason] += 1
+        self.sizes[tokens] += 1
 
 
 def timed(runner: Runner, pieces: Sequence[Piece]) -> tuple[Array, adcg.Step, float]:
@@ -356,6 +358,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of activations and caches")
     parser.add_argument("--threads", type=int, default=0, help="of the host device's kernels; 0: one a core")
+    parser.add_argument(
+        "--histogram",
+        type=Path,
+        metavar="FILE",
+        help="write how many steps had how many tokens (python -m adcg ladder)",
+    )
     parser.add_argument("--no-check", action="store_true", help="leave out the eager exec")
     args = parser.parse_args(arguments)
     if not 0 < args.slots <= args.budget:
@@ -409,6 +417,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 tally = serve(scheduler, runner, eager, sampler, config.eos_token_ids, bar)
             print_requests(requests, text)
             report(tally, runner, model.graph.forecast(**options), eager is not None)
+            if args.histogram:
+                rows = "".join(f"{tokens},{steps}\n" for tokens, steps in sorted(tally.sizes.items()))
+                args.histogram.write_text("tokens,steps\n" + rows)
             if eager is not None:
                 eager.exec.close()
                 steps = tally.steps.total()

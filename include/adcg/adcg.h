@@ -33,6 +33,7 @@
  *   bucket    a size (tokens, seqs) that segments, or the whole graph, are captured for
  *   arena     the one block of memory that holds every activation, output of a dynamic op and workspace
  *   exec      a frozen graph with its plan, its arena and its captured buckets
+ *   ladder    a rising list of buckets
  *
  * Conventions of this header
  *   - Functions return an adcg_status; ADCG_OK is 0. On failure adcg_last_error() tells what was wrong, in the
@@ -233,14 +234,37 @@ enum {
 };
 
 enum {
-  ADCG_ALIAS_VIEW = 1,    /* the output is the input's memory under another shape: launch has nothing to do */
-  ADCG_ALIAS_IN_PLACE = 2 /* the output may be given the input's memory, when nobody reads the input afterwards */
+  ADCG_ALIAS_VIEW = 1,     /* the output is the input's memory under another shape: launch has nothing to do */
+  ADCG_ALIAS_IN_PLACE = 2, /* the output may be given the input's memory, when nobody reads the input afterwards */
+  ADCG_ALIAS_PART = 3,     /* the output is a part of the input, and may be given as one: then launch has nothing to copy */
+  ADCG_ALIAS_JOIN = 4      /* the input is a part of the output, and may lie there already: likewise */
 };
 typedef struct adcg_op_alias {
   int32_t output; /* which output */
   int32_t input;  /* which input it may share memory with */
   int32_t kind;   /* ADCG_ALIAS_* */
 } adcg_op_alias;
+
+/* Where a part of a tensor lies: from `start` on along `axis`, as many elements as the part's own extent there. All other
+ * dims are the whole's. A part along any axis but the first has strides, and is given as one only where all that read it
+ * say that they take them (adcg_op_schema.strided_inputs). */
+typedef struct adcg_part {
+  int32_t axis;
+  int64_t start;
+} adcg_part;
+
+/* What part is asked: where the part of aliases[alias] lies, an ADCG_ALIAS_PART or _JOIN. */
+typedef struct adcg_part_call {
+  size_t struct_size;
+  int32_t alias; /* its index in the schema */
+  int32_t num_inputs;
+  int32_t num_outputs;
+  int32_t num_attrs;
+  const adcg_type *inputs;
+  const adcg_type *outputs;
+  const adcg_attr *attrs;
+  void (*set_error)(const char *message); /* says why part fails; copied; may be left uncalled */
+} adcg_part_call;
 
 /* What infer is asked: fill outputs[0 .. num_outputs) from the inputs' types. Optional inputs that were left out
  * are absent from the end of the list. Attributes stand in the schema's order, complete with defaults. */
@@ -286,6 +310,10 @@ typedef struct adcg_op_call {
 
 typedef adcg_status (*adcg_op_infer_fn)(const adcg_infer_call *call, void *user_data);
 
+/* Static ops alone have parts. A launch whose op has some looks where its tensors lie: an output that is given as a part of
+ * its input has the address of that part, and so has an input that was joined; everything else it copies. */
+typedef adcg_status (*adcg_op_part_fn)(const adcg_part_call *call, adcg_part *out_part, void *user_data);
+
 /* How much workspace launch needs for these shapes; a pure function of them. The tensors of `call` may have no data. The plan
  * holds the most over all buckets and the graph's limits, it need not grow with the size; a step of another size (an eager one)
  * that wants more than that fails with ADCG_ERR_OP. */
@@ -321,9 +349,12 @@ typedef struct adcg_op_schema {
   adcg_op_infer_fn infer;         /* NULL: shapes are discovered, see launch */
   adcg_op_workspace_fn workspace; /* NULL: none */
   adcg_op_launch_fn launch;       /* may be NULL only if every output is a view */
+  uint64_t strided_inputs;        /* bit i: input i may have strides (the last dim's is 1); else DLTensor.strides is NULL */
+  uint64_t strided_outputs;       /* bit k: output k likewise */
+  adcg_op_part_fn part;           /* NULL: no alias is a PART or JOIN */
 } adcg_op_schema;
 #define ADCG_OP_SCHEMA_INIT \
-  {sizeof(adcg_op_schema), NULL, ADCG_OP_STATIC, ADCG_CAPTURE_NEVER, 0, 0, 0, 0, 0, 0, NULL, 0, NULL, NULL, NULL, NULL, NULL}
+  {sizeof(adcg_op_schema), NULL, ADCG_OP_STATIC, ADCG_CAPTURE_NEVER, 0, 0, 0, 0, 0, 0, NULL, 0, NULL, NULL, NULL, NULL, NULL, 0, 0, NULL}
 
 /* ---- Engine -------------------------------------------------------------------------------------------- */
 
@@ -472,6 +503,14 @@ enum {
   ADCG_CAPTURE_EXPLICIT = 1      /* only adcg_exec_capture captures; a replay before its first call is ADCG_ERR_STATE */
 };
 
+/* Whether all sizes have the same offsets in the arena. Sizes need not grow with the step: the scratch of a split product,
+ * or of experts' padded tokens, may be largest at a small one. */
+enum {
+  ADCG_LAYOUT_FIXED = 0,      /* one set of offsets, from the most that each block needs at any size */
+  ADCG_LAYOUT_PER_BUCKET = 1, /* each token bucket has its own offsets in the one arena: a size pays for what it needs itself */
+  ADCG_LAYOUT_AUTO = 2        /* per bucket where that makes the arena smaller, else fixed */
+};
+
 typedef struct adcg_exec_options {
   size_t struct_size;
   int32_t mode;                /* ADCG_MODE_*: what the exec may do; the default is FULL_AND_PIECEWISE */
@@ -482,8 +521,12 @@ typedef struct adcg_exec_options {
   const int64_t *seq_buckets;  /* sequence counts, of full graphs and of segments behind the token gather */
   int64_t query_len;           /* full graphs of uniform batches with this many tokens a sequence, beside decode; 0 or 1: decode alone */
   int32_t verify;              /* non-zero: every step runs eagerly with its contracts checked; slow */
+  int32_t layout;              /* ADCG_LAYOUT_* */
+  int64_t plan_nodes;          /* how long a smaller arena is searched for if the first is above its bound: nodes of search trees;
+                                  0: 100,000 (tenths of a second), -1: no search. Equal nodes give equal plans */
+  double plan_seconds;         /* a limit on the same in seconds; 0: none. With one, plans may differ from machine to machine */
 } adcg_exec_options;
-#define ADCG_EXEC_OPTIONS_INIT {sizeof(adcg_exec_options), ADCG_MODE_FULL_AND_PIECEWISE, ADCG_CAPTURE_ON_FIRST_USE, NULL, 0, 0, NULL, 0, 0}
+#define ADCG_EXEC_OPTIONS_INIT {sizeof(adcg_exec_options), ADCG_MODE_FULL_AND_PIECEWISE, ADCG_CAPTURE_ON_FIRST_USE, NULL, 0, 0, NULL, 0, 0, ADCG_LAYOUT_FIXED, 0, 0.0}
 
 /* Every byte that an exec will hold, and what its plan compares with. */
 typedef struct adcg_forecast {
@@ -510,10 +553,14 @@ typedef struct adcg_forecast {
  * Returns ADCG_ERR_STATE (not frozen), ADCG_ERR_ARGUMENT (options), ADCG_ERR_OP (a workspace function failed). */
 ADCG_API adcg_status adcg_graph_forecast(const adcg_graph *graph, const adcg_exec_options *options, adcg_forecast *out_forecast);
 
-enum { ADCG_PLAN_JSON = 1, ADCG_PLAN_TEXT = 2 };
+/* Forms of a plan, all UTF-8. JSON has everything, under stable names. Text is for a terminal of 100 columns: a sketch of
+ * the arena, and tables. SVG is one self-contained picture, of a few MiB however large the graph: op order across,
+ * offsets up, partitions shaded, the peak and the bound marked; pointing at a block names its values, bytes and times. */
+enum { ADCG_PLAN_JSON = 1, ADCG_PLAN_TEXT = 2, ADCG_PLAN_SVG = 3 };
 
 /* Writes the plan of an exec with these options: partitions, values with offsets, sizes and lifetimes, the bound and what
- * is live at the peak. Statuses as adcg_graph_forecast; ADCG_ERR_CANCELLED if `write` asked to stop. */
+ * is live at the peak. Statuses as adcg_graph_forecast; ADCG_ERR_ARGUMENT for an unknown format; ADCG_ERR_CANCELLED if
+ * `write` asked to stop. */
 ADCG_API adcg_status adcg_graph_write_plan(const adcg_graph *graph, const adcg_exec_options *options, int32_t format, adcg_write_fn write,
                                            void *user_data);
 
@@ -650,6 +697,106 @@ typedef struct adcg_stats {
 
 /* out_stats: in its struct_size, out the rest. Safe beside a replay; the counters are then a moment's. */
 ADCG_API adcg_status adcg_exec_get_stats(const adcg_exec *exec, adcg_stats *out_stats);
+
+/* ---- Ladders: which buckets ----------------------------------------------------------------------------- */
+
+/* A ladder is a rising list of token buckets, as adcg_exec_options takes one. A step runs in the smallest bucket that holds
+ * it, padded to its size; steps above the largest one run eagerly, unpadded. A histogram says what steps there are: entries in
+ * any order, those of one size are added up.
+ *
+ *   adcg_step_count histogram[] = {{1, 900}, {37, 40}, {512, 3}};                     // 900 steps of one token, ...
+ *   adcg_ladder_budget budget = ADCG_LADDER_BUDGET_INIT;
+ *   budget.max_buckets = 2;
+ *   int64_t buckets[2]; int32_t count;
+ *   adcg_ladder_choose(histogram, 3, &budget, buckets, 2, &count);
+ *   options.buckets = buckets; options.num_buckets = count;
+ *
+ * These functions have no handle and may run concurrently. Histograms and ladders have at most ADCG_MAX_LADDER entries. */
+#define ADCG_MAX_LADDER 16777216
+
+typedef struct adcg_step_count {
+  int64_t tokens; /* of one step; 1 .. 2^31 - 1 */
+  int64_t steps;  /* that had so many; at least 1. All steps times the largest size: at most 2^60 */
+} adcg_step_count;
+
+/* What a ladder may cost, and what a bucket costs. All limits that are given hold at once; a bucket of n tokens costs
+ * bytes_per_bucket + n * bytes_per_token, and likewise in time. Nothing is negative. */
+typedef struct adcg_ladder_budget {
+  size_t struct_size;
+  int32_t max_buckets;      /* 0: no limit */
+  int32_t allow_eager;      /* non-zero: where the other limits cannot hold the largest steps, the fewest possible run eagerly;
+                               0: that is an error */
+  int64_t max_tokens;       /* no bucket is larger, and steps above have no say in the choice; 0: no cap */
+  int64_t bytes_per_bucket; /* memory of a captured bucket */
+  int64_t bytes_per_token;
+  int64_t max_bytes;        /* of all buckets; 0: no limit */
+  int64_t ns_per_bucket;    /* time to capture a bucket, in nanoseconds */
+  int64_t ns_per_token;
+  int64_t max_ns;           /* to capture all buckets; 0: no limit */
+} adcg_ladder_budget;
+#define ADCG_LADDER_BUDGET_INIT {sizeof(adcg_ladder_budget), 0, 0, 0, 0, 0, 0, 0, 0, 0}
+
+/* Chooses the ladder that pads the fewest tokens of the histogram's steps within the budget: exactly, not nearly. Of several it
+ * takes one with the fewest buckets, and of those the lexicographically smallest. Every bucket is a size of the histogram.
+ *   histogram    in: num_sizes entries, at least one
+ *   budget       in: without any limit every size becomes a bucket
+ *   out_buckets  out: the ladder, rising; NULL with capacity 0: only the count is wanted. It has at most num_sizes entries, and
+ *                at most budget->max_buckets if that is given
+ *   capacity     in: entries that out_buckets has room for
+ *   out_count    out: buckets of the ladder; on failure 0, and out_buckets is as it was
+ * For n distinct sizes and k buckets the time is O(k n log n) where buckets cost the same whatever their size (8,192 sizes, 64
+ * buckets: 30 ms). Prices by the token take some tens of times that where sizes are dense, as those of steps are; far more where
+ * they lie far apart, and then the call may refuse.
+ * Returns ADCG_ERR_ARGUMENT: a size or count out of range; a budget that not one bucket fits into, or (without allow_eager) not
+ * the one of the largest step; a max_tokens below every step; a capacity that is too small (the message has the count); or a
+ * choice too large to be made exactly: more than 2^25 sizes times buckets, or, with prices by the token, too many ladders that
+ * are nearly the best. */
+ADCG_API adcg_status adcg_ladder_choose(const adcg_step_count *histogram, int32_t num_sizes, const adcg_ladder_budget *budget,
+                                        int64_t *out_buckets, int32_t capacity, int32_t *out_count);
+
+/* One bucket's part of a ladder's cost. */
+typedef struct adcg_ladder_bucket {
+  int64_t tokens;        /* its size */
+  int64_t steps;         /* that run in it */
+  int64_t real_tokens;   /* of those steps */
+  int64_t padded_tokens; /* its size less the real ones, added up over its steps */
+  int64_t bytes;         /* by the prices */
+  int64_t ns;
+} adcg_ladder_bucket;
+
+/* What a ladder costs on a histogram. */
+typedef struct adcg_ladder_totals {
+  size_t struct_size;
+  int64_t steps;         /* of the whole histogram */
+  int64_t real_tokens;   /* likewise */
+  int64_t padded_tokens; /* of all buckets */
+  int64_t eager_steps;   /* that no bucket holds */
+  int64_t eager_tokens;  /* of those steps */
+  int64_t bytes;         /* of all buckets, by the prices */
+  int64_t ns;            /* to capture all buckets, by the prices */
+} adcg_ladder_totals;
+#define ADCG_LADDER_TOTALS_INIT {sizeof(adcg_ladder_totals), 0, 0, 0, 0, 0, 0, 0}
+
+/* What any ladder costs on a histogram.
+ *   histogram    in: num_sizes entries, at least one
+ *   buckets      in: num_buckets sizes, rising strictly, 1 .. 2^31 - 1; NULL and 0: every step is eager
+ *   budget       in: its prices count, its limits do not; NULL: buckets cost nothing
+ *   out_buckets  out: num_buckets entries, in the order of `buckets`; may be NULL
+ *   out_totals   in: its struct_size; out: the rest
+ * Returns ADCG_ERR_ARGUMENT for sizes or counts out of range, buckets that do not rise, and sums beyond 63 bits. */
+ADCG_API adcg_status adcg_ladder_cost(const adcg_step_count *histogram, int32_t num_sizes, const int64_t *buckets, int32_t num_buckets,
+                                      const adcg_ladder_budget *budget, adcg_ladder_bucket *out_buckets, adcg_ladder_totals *out_totals);
+
+/* The ladder that an engine captures unless told otherwise, to compare with.
+ *   name         in: "adcg" (64, 128, ... and max_tokens), "vllm", "sglang" (decode), "sglang_piecewise" (prefill);
+ *                piecewise/ladder_named.go says which versions, and their rules
+ *   max_tokens   in: of one step
+ *   max_seqs     in: of one step; "adcg" and "sglang_piecewise" do not depend on it
+ *   out_buckets, capacity, out_count  as in adcg_ladder_choose. The ladder may be empty, and its largest bucket below max_tokens
+ * Returns ADCG_ERR_NOT_FOUND (no such name; the message lists them), ADCG_ERR_ARGUMENT (limits below 1 or beyond 2^31 - 1, a
+ * capacity that is too small, a ladder of more than 2^20 buckets). */
+ADCG_API adcg_status adcg_ladder_named(const char *name, int64_t max_tokens, int64_t max_seqs, int64_t *out_buckets, int32_t capacity,
+                                       int32_t *out_count);
 
 /* ---- Small helpers for op callbacks -------------------------------------------------------------------- */
 

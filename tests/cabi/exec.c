@@ -185,12 +185,13 @@ static int32_t append_text(const char *data, size_t size, void *user_data) {
 }
 
 static void plans(void) {
-  static text json, plain;
+  static text json, plain, svg;
   open_chain(ADCG_CAPTURE_NEVER);
   adcg_forecast forecast = ADCG_FORECAST_INIT;
   TRY(adcg_graph_forecast(m.graph, NULL, &forecast));
   TRY(adcg_graph_write_plan(m.graph, NULL, ADCG_PLAN_JSON, append_text, &json));
   TRY(adcg_graph_write_plan(m.graph, NULL, ADCG_PLAN_TEXT, append_text, &plain));
+  TRY(adcg_graph_write_plan(m.graph, NULL, ADCG_PLAN_SVG, append_text, &svg));
   char bytes[32];
   snprintf(bytes, sizeof bytes, "%lld", (long long)forecast.arena_bytes);
   CHECK(json.bytes[0] == '{' && strstr(json.bytes, "t.dynamic") && strstr(json.bytes, bytes));
@@ -199,6 +200,14 @@ static void plans(void) {
   for (size_t i = 0; i < json.size; i++) {
     depth += (json.bytes[i] == '{') - (json.bytes[i] == '}');
     CHECK(depth > 0 || i + 2 >= json.size);
+  }
+  CHECK_INT(depth, 0);
+  CHECK(strncmp(svg.bytes, "<svg xmlns=\"http://www.w3.org/2000/svg\"", 39) == 0 && strcmp(svg.bytes + svg.size - 7, "</svg>\n") == 0);
+  CHECK(strstr(svg.bytes, "t.dynamic") && strstr(svg.bytes, "peak") && strstr(svg.bytes, "lower bound"));
+  for (const char *c = svg.bytes; *c; c++) { /* elements close as often as they open, and hold elements or text */
+    if (*c == '<') depth += c[1] == '/' ? -1 : 1;
+    if (*c == '/' && c[1] == '>') depth--;
+    CHECK(depth > 0 || c + 9 >= svg.bytes + svg.size);
   }
   CHECK_INT(depth, 0);
   mini_close(&m);

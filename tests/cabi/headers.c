@@ -38,4 +38,10 @@ SAME(size_of_device, sizeof(DLDevice) == 8);
 SAME(codes, kDLInt == 0 && kDLUInt == 1 && kDLFloat == 2 && kDLBfloat == 4 && kDLBool == 6 && kDLFloat8_e4m3fn == 10);
 SAME(devices, kDLCPU == 1 && kDLCUDA == 2 && kDLCUDAHost == 3);
 
+#ifdef ADCG_ADCG_H_
+static const adcg_ladder_budget budget = ADCG_LADDER_BUDGET_INIT;
+static const adcg_ladder_totals totals = ADCG_LADDER_TOTALS_INIT;
+int main(void) { return budget.struct_size == sizeof budget && totals.struct_size == sizeof totals ? 0 : 1; }
+#else
 int main(void) { return 0; }
+#endif

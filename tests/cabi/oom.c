@@ -113,9 +113,29 @@ static void replay_allocates_nothing(void) {
   world_close(&w);
 }
 
+/* Ladders need no C memory: there is nothing to refuse. */
+static void ladders_allocate_nothing(void) {
+  find_shim();
+  const adcg_step_count histogram[] = {{1, 5}, {9, 2}, {3, 4}, {700, 1}, {64, 6}};
+  adcg_ladder_budget budget = ADCG_LADDER_BUDGET_INIT;
+  budget.bytes_per_bucket = 10, budget.bytes_per_token = 1, budget.max_bytes = 800;
+  adcg_ladder_totals totals = ADCG_LADDER_TOTALS_INIT;
+  int64_t buckets[16];
+  int32_t count;
+  FAILS(adcg_ladder_choose(NULL, 0, &budget, NULL, 0, &count), ADCG_ERR_ARGUMENT, "histogram"); /* the thread has its message buffer now */
+  arm(1);
+  TRY(adcg_ladder_choose(histogram, 5, &budget, buckets, 16, &count));
+  TRY(adcg_ladder_cost(histogram, 5, buckets, count, &budget, NULL, &totals));
+  TRY(adcg_ladder_named("vllm", 8192, 4, buckets, 16, &count));
+  FAILS(adcg_ladder_named("vlm", 8192, 4, buckets, 16, &count), ADCG_ERR_NOT_FOUND, "`vlm`");
+  CHECK_INT(calls(), 0);
+  arm(0);
+}
+
 static const harness_case cases[] = {
     {"life_of_an_exec", life_of_an_exec},
     {"building_a_graph", building_a_graph},
     {"replay_allocates_nothing", replay_allocates_nothing},
+    {"ladders_allocate_nothing", ladders_allocate_nothing},
 };
 HARNESS_MAIN(cases)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-for folder in ("bindings/python", "examples/python", "tests/golden"):
+for folder in ("bindings/python", "examples/python", "tests/golden", "tests/bench"):
     sys.path.insert(0, str(ROOT / folder))
 
 import adcg  # noqa: E402

@@ -25,6 +25,8 @@ STRUCTS = {
     "adcg_batch": _ffi.Batch,
     "adcg_op_alias": _ffi.OpAlias,
     "adcg_infer_call": _ffi.InferCall,
+    "adcg_part": _ffi.Part,
+    "adcg_part_call": _ffi.PartCall,
     "adcg_op_call": _ffi.OpCall,
     "adcg_op_schema": _ffi.OpSchema,
     "adcg_engine_options": _ffi.EngineOptions,
@@ -39,6 +41,10 @@ STRUCTS = {
     "adcg_bucket_info": _ffi.BucketInfo,
     "adcg_step": _ffi.Step,
     "adcg_stats": _ffi.Stats,
+    "adcg_step_count": _ffi.StepCount,
+    "adcg_ladder_budget": _ffi.LadderBudget,
+    "adcg_ladder_bucket": _ffi.LadderBucket,
+    "adcg_ladder_totals": _ffi.LadderTotals,
 }
 
 
@@ -87,6 +93,7 @@ def test_constants_are_the_headers(root: Path, tmp_path: Path) -> None:
     expected |= {f"ADCG_OP_{n.upper()}": v for n, v in (_ffi.KINDS | _ffi.FLAGS).items()}
     expected |= {f"ADCG_CAPTURE_{n.upper()}": v for n, v in _ffi.CAPTURES.items()}
     expected |= {f"ADCG_MODE_{n.upper()}": v for n, v in _ffi.MODES.items()}
+    expected |= {f"ADCG_PLAN_{n.upper()}": v for n, v in _ffi.PLANS.items()}
     expected |= {f"ADCG_REASON_{n.upper()}": i for i, n in enumerate(_ffi.REASONS)}
     expected |= {f"ADCG_BUCKET_{n.upper()}": i for i, n in _ffi.BUCKET_STATES.items()}
     expected |= {f"ADCG_ROLE_{n.upper()}": i for i, n in _ffi.ROLES.items()}
@@ -96,9 +103,9 @@ def test_constants_are_the_headers(root: Path, tmp_path: Path) -> None:
     shorts |= {"int32": "I32", "int64": "I64", "uint8": "U8", "bool": "BOOL"}
     expected |= {f"ADCG_{shorts[n]}": number for n, (number, _, _) in _ffi.DTYPES.items()}
     expected |= {f"ADCG_ATTR_TYPE_{n}": getattr(_ffi, f"ATTR_{n}") for n in ("INT", "FLOAT", "BOOL", "STRING", "INTS")}
-    for name in ("ALIAS_VIEW", "ALIAS_IN_PLACE", "CAPTURE_ON_FIRST_USE", "CAPTURE_EXPLICIT", "PLAN_JSON", "PLAN_TEXT"):
+    for name in ("ALIAS_VIEW", "ALIAS_IN_PLACE", "CAPTURE_ON_FIRST_USE", "CAPTURE_EXPLICIT"):
         expected[f"ADCG_{name}"] = getattr(_ffi, name)
-    expected |= {"ADCG_MAX_NDIM": _ffi.MAX_NDIM, "ADCG_NUM_REASONS": _ffi.NUM_REASONS}
+    expected |= {f"ADCG_{name}": getattr(_ffi, name) for name in ("MAX_NDIM", "MAX_LADDER", "NUM_REASONS")}
     body = "\n".join(f'printf("{name} %d\\n", (int)({name}));' for name in expected)
     got = {name: int(number) for name, number in compiled(root, tmp_path, body)}
     assert got == expected

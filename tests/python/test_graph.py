@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from typing import Any
+from xml.etree import ElementTree
 
 import adcg
 import numpy as np
@@ -117,7 +118,7 @@ def test_frozen_graphs_stay_as_they_are(engine: adcg.Engine, fails: Fails) -> No
     fails("ERR_ARGUMENT", "sometimes", g.forecast, mode="sometimes")
     fails("ERR_ARGUMENT", "buckets", g.forecast, buckets=[])
     fails("ERR_ARGUMENT", "", g.forecast, buckets=[-4])
-    fails("ERR_ARGUMENT", "svg", g.plan, "svg")
+    fails("ERR_ARGUMENT", ("png", "json, text, svg"), g.plan, "png")
 
 
 def test_forecast_is_what_is_held(linear: Any) -> None:
@@ -138,6 +139,54 @@ def test_plan(linear: Any) -> None:
     assert plan
     text = linear.graph.plan(buckets=[8, 32])
     assert "adcg.linear" in text and "adcg.add" in text
+
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def test_plan_as_a_picture(engine: adcg.Engine) -> None:
+    """Every block of the JSON plan is a rectangle of the SVG, in scale, that names its values when pointed at."""
+    from adcg.cli import demo_graph
+
+    g = demo_graph(engine, 256, 8)
+    plan = json.loads(g.plan("json"))
+    root = ElementTree.fromstring(g.plan("svg"))
+    groups = {group.get("class"): group for group in root.iter(f"{SVG}g")}
+    rects = []
+    for rect in groups["blocks"].iter(f"{SVG}rect"):
+        x, y, width, height = (float(rect.attrib[name]) for name in ("x", "y", "width", "height"))
+        rects.append((x, y + height, width, height, rect.findtext(f"{SVG}title") or ""))
+    assert len(rects) == len(plan["blocks"])
+    left, foot = min(r[0] for r in rects), max(r[1] for r in rects)
+    times = len(plan["nodes"]) + 2
+    # Inputs are staged at the first time, outputs at the last.
+    per_time = (max(r[0] + r[2] for r in rects) - left) / times
+    per_byte = (foot - min(r[1] - r[3] for r in rects)) / plan["arena_bytes"]
+    for block in plan["blocks"]:
+        reserved = -(-max(block["bytes"], 1) // 64) * 64
+        where = (block["first"], block["last"] - block["first"] + 1, block["offset"], reserved)
+        titles = [
+            title
+            for x, low, width, height, title in rects
+            if ((x - left) / per_time, width / per_time) == pytest.approx(where[:2], abs=0.01)
+            and ((foot - low), height) == pytest.approx([n * per_byte for n in where[2:]], abs=0.005)
+        ]
+        assert len(titles) == 1, block
+        for name in (block["name"], *block["values"], f"{block['bytes']:,} bytes" if block["bytes"] > 1023 else ""):
+            assert name in titles[0]
+    assert len(groups["columns"].findall(f"{SVG}rect")) == len(plan["partitions"])
+    peak = next(t.text for t in groups["marks"].iter(f"{SVG}text") if (t.text or "").startswith("peak"))
+    assert peak is not None and peak.endswith(f"at time {plan['peak']['time']}")
+
+
+def test_pictures_of_hostile_names(engine: adcg.Engine) -> None:
+    g = engine.graph(max_tokens=8, max_seqs=4)
+    x = g.input('<&">]]>\x01\x1b[2J\n', "float32", [g.tokens, 4])
+    g.output("</title><script>alert(1)</script>", g.add(x, x))
+    titles = [t.text or "" for t in ElementTree.fromstring(g.plan("svg")).iter(f"{SVG}title")]
+    assert any(t.startswith('input staging: <&">]]>\ufffd\ufffd[2J\ufffd\n') for t in titles)
+    assert any(t.startswith("output staging: </title><script>alert(1)</script>\n") for t in titles)
+    assert "\x1b" not in g.plan("text")
 
 
 def test_demo_graph_plans_below_the_sum(engine: adcg.Engine) -> None:

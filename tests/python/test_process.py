@@ -9,10 +9,12 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import adcg
 import numpy as np
 import pytest
+from adcg.cli_ladder import parse
 
 Fails = Callable[..., adcg.AdcgError]
 
@@ -183,6 +185,20 @@ def test_plan_of_the_demo_graph(environment: dict[str, str]) -> None:
     assert json.loads(out)
 
 
+def test_plan_into_a_file(environment: dict[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "plan.svg"
+    out, _ = adcg_cli(environment, "plan", "--format", "svg", "-o", str(file))
+    assert out == "" and ElementTree.parse(file).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+    out, _ = adcg_cli(environment, "plan", "--format", "svg")
+    assert out == file.read_text(encoding="utf-8")
+    adcg_cli(environment, "plan", "--forecast", "-o", str(file))
+    assert "peak liveness (bound)" in file.read_text()
+    _, err = adcg_cli(environment, "plan", "--format", "png", code=2)
+    assert "--format" in err and "'png'" in err and "svg" in err
+    _, err = adcg_cli(environment, "plan", "--format", "svg", "-o", str(tmp_path), code=1)
+    assert err.startswith(f"adcg plan: --output: {tmp_path}: ") and "Traceback" not in err
+
+
 def test_plan_of_a_checkpoint(environment: dict[str, str], root: Path) -> None:
     model = str(root / "tests" / "data" / "models" / "tiny-go")
     out, _ = adcg_cli(environment, "plan", "--model", model, "--forecast")
@@ -192,9 +208,10 @@ def test_plan_of_a_checkpoint(environment: dict[str, str], root: Path) -> None:
 
 
 @pytest.mark.parametrize("extra", [[], ["--capture", "upfront", "--temperature", "0.8", "--seed", "3"]])
-def test_serve(environment: dict[str, str], root: Path, extra: list[Any]) -> None:
+def test_serve(environment: dict[str, str], root: Path, tmp_path: Path, extra: list[Any]) -> None:
     """The main job, shortened: its check is its exit status."""
-    arguments = ["--requests", "5", "--max-new", "24", "--gap", "3", *extra]
+    histogram = tmp_path / "steps.csv"
+    arguments = ["--requests", "5", "--max-new", "24", "--gap", "3", "--histogram", str(histogram), *extra]
     done = subprocess.run(
         [sys.executable, str(root / "examples" / "python" / "serve.py"), *arguments],
         env=environment,
@@ -207,6 +224,11 @@ def test_serve(environment: dict[str, str], root: Path, extra: list[Any]) -> Non
         assert words in done.stdout
     assert "piecewise" in done.stdout and "full" in done.stdout  # mixed steps, and decode alone
     assert "serve" in done.stderr  # the progress bar
+    steps = parse(histogram.read_text())
+    total = next(line.split() for line in done.stdout.splitlines() if line.startswith("total "))
+    assert [sum(steps.values()), sum(tokens * count for tokens, count in steps.items())] == [
+        int(number.replace(",", "")) for number in total[1:3]
+    ]
 
 
 def test_serve_is_the_same_in_every_schedule(environment: dict[str, str], root: Path) -> None:

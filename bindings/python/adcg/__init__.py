@@ -21,6 +21,7 @@ from .engine import AttrInfo, DeviceInfo, Engine, OpInfo
 from .errors import AdcgError
 from .executor import Bucket, Exec, Progress, Stats, Step
 from .graph import Forecast, Graph, Value
+from .ladder import LADDERS, LadderBucket, LadderBudget, LadderCost, choose_ladder, ladder_cost, named_ladder
 from .log import set_log
 from .ops import OpCall
 from .shapes import Dim, Type
@@ -29,6 +30,7 @@ from .tensors import numpy_dtype
 __version__ = f"{_VERSION // 10000}.{_VERSION // 100 % 100}.{_VERSION % 100}"
 
 __all__ = [
+    "LADDERS",
     "AdcgError",
     "AttrInfo",
     "Batch",
@@ -39,6 +41,9 @@ __all__ = [
     "Exec",
     "Forecast",
     "Graph",
+    "LadderBucket",
+    "LadderBudget",
+    "LadderCost",
     "OpCall",
     "OpInfo",
     "Progress",
@@ -46,8 +51,11 @@ __all__ = [
     "Step",
     "Type",
     "Value",
+    "choose_ladder",
     "errors",
+    "ladder_cost",
     "library_path",
+    "named_ladder",
     "numpy_dtype",
     "set_log",
 ]

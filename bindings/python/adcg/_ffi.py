@@ -33,6 +33,7 @@ from . import errors
 # ---- Constants ---------------------------------------------------------------------------------------------------
 
 MAX_NDIM = 8
+MAX_LADDER = 1 << 24
 NUM_REASONS = 8
 
 ATTR_INT, ATTR_FLOAT, ATTR_BOOL, ATTR_STRING, ATTR_INTS = 1, 2, 3, 4, 5
@@ -47,9 +48,9 @@ ALIAS_VIEW, ALIAS_IN_PLACE = 1, 2
 PHASE_WARMUP, PHASE_CAPTURE, PHASE_REPLAY, PHASE_DISCOVER = 1, 2, 3, 4
 MODE_NONE, MODE_PIECEWISE, MODE_FULL, MODE_FULL_DECODE_ONLY, MODE_FULL_AND_PIECEWISE = 0, 1, 2, 3, 4
 CAPTURE_ON_FIRST_USE, CAPTURE_EXPLICIT = 0, 1
-PLAN_JSON, PLAN_TEXT = 1, 2
 
 KINDS = {"static": 1, "dynamic": 2, "metadata": 3}
+PLANS = {"json": 1, "text": 2, "svg": 3}
 CAPTURES = {"never": 0, "uniform_decode": 1, "uniform_batch": 2, "always": 3}
 FLAGS = {
     "host_sync": OP_HOST_SYNC,
@@ -67,6 +68,8 @@ MODES = {
     "full_and_piecewise": MODE_FULL_AND_PIECEWISE,
 }
 EXEC_CAPTURES = {"lazy": CAPTURE_ON_FIRST_USE, "explicit": CAPTURE_EXPLICIT}
+LAYOUT_FIXED, LAYOUT_PER_BUCKET, LAYOUT_AUTO = 0, 1, 2
+LAYOUTS = {"fixed": LAYOUT_FIXED, "per_bucket": LAYOUT_PER_BUCKET, "auto": LAYOUT_AUTO}
 # Of a step, or of a bucket: what ran. "eager" is ADCG_MODE_NONE.
 STEP_MODES = {MODE_NONE: "eager", MODE_PIECEWISE: "piecewise", MODE_FULL: "full"}
 REASONS = ("none", "mode", "support", "too_large", "not_captured", "capture_failed", "empty", "verify")
@@ -221,6 +224,25 @@ class OpCall(Sized):
     )
 
 
+class Part(Structure):
+    _fields_ = (("axis", c_int32), ("start", c_int64))
+
+
+class PartCall(Sized):
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("alias", c_int32),
+        ("num_inputs", c_int32),
+        ("num_outputs", c_int32),
+        ("num_attrs", c_int32),
+        ("inputs", POINTER(Type)),
+        ("outputs", POINTER(Type)),
+        ("attrs", POINTER(Attr)),
+        ("set_error", SetErrorFn),
+    )
+
+
+OpPartFn = CFUNCTYPE(c_int32, POINTER(PartCall), POINTER(Part), c_void_p)
 OpInferFn = CFUNCTYPE(c_int32, POINTER(InferCall), c_void_p)
 OpWorkspaceFn = CFUNCTYPE(c_int32, POINTER(OpCall), POINTER(c_size_t), c_void_p)
 OpLaunchFn = CFUNCTYPE(c_int32, c_void_p, c_void_p)  # the call as its bare address: the cheapest way in
@@ -245,6 +267,9 @@ class OpSchema(Sized):
         ("infer", OpInferFn),
         ("workspace", OpWorkspaceFn),
         ("launch", OpLaunchFn),
+        ("strided_inputs", c_uint64),
+        ("strided_outputs", c_uint64),
+        ("part", OpPartFn),
     )
 
 
@@ -305,6 +330,9 @@ class ExecOptions(Sized):
         ("seq_buckets", POINTER(c_int64)),
         ("query_len", c_int64),
         ("verify", c_int32),
+        ("layout", c_int32),
+        ("plan_nodes", c_int64),
+        ("plan_seconds", c_double),
     )
 
 
@@ -388,6 +416,49 @@ class Stats(Sized):
     )
 
 
+class StepCount(Structure):
+    _fields_ = (("tokens", c_int64), ("steps", c_int64))
+
+
+class LadderBudget(Sized):
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("max_buckets", c_int32),
+        ("allow_eager", c_int32),
+        ("max_tokens", c_int64),
+        ("bytes_per_bucket", c_int64),
+        ("bytes_per_token", c_int64),
+        ("max_bytes", c_int64),
+        ("ns_per_bucket", c_int64),
+        ("ns_per_token", c_int64),
+        ("max_ns", c_int64),
+    )
+
+
+class LadderBucket(Structure):
+    _fields_ = (
+        ("tokens", c_int64),
+        ("steps", c_int64),
+        ("real_tokens", c_int64),
+        ("padded_tokens", c_int64),
+        ("bytes", c_int64),
+        ("ns", c_int64),
+    )
+
+
+class LadderTotals(Sized):
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("steps", c_int64),
+        ("real_tokens", c_int64),
+        ("padded_tokens", c_int64),
+        ("eager_steps", c_int64),
+        ("eager_tokens", c_int64),
+        ("bytes", c_int64),
+        ("ns", c_int64),
+    )
+
+
 LogFn = CFUNCTYPE(None, c_int32, c_char_p, c_void_p)
 WriteFn = CFUNCTYPE(c_int32, c_void_p, c_size_t, c_void_p)
 ProgressFn = CFUNCTYPE(c_int32, POINTER(Progress), c_void_p)
@@ -466,6 +537,23 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     ),
     "adcg_exec_synchronize": (_Status, [_handle]),
     "adcg_exec_get_stats": (_Status, [_handle, POINTER(Stats)]),
+    "adcg_ladder_choose": (
+        _Status,
+        [POINTER(StepCount), c_int32, POINTER(LadderBudget), POINTER(c_int64), c_int32, POINTER(c_int32)],
+    ),
+    "adcg_ladder_cost": (
+        _Status,
+        [
+            POINTER(StepCount),
+            c_int32,
+            POINTER(c_int64),
+            c_int32,
+            POINTER(LadderBudget),
+            POINTER(LadderBucket),
+            POINTER(LadderTotals),
+        ],
+    ),
+    "adcg_ladder_named": (_Status, [c_char_p, c_int64, c_int64, POINTER(c_int64), c_int32, POINTER(c_int32)]),
 }
 
 

@@ -1,5 +1,5 @@
 """``python -m adcg``: ``info`` (versions, device, op library), ``plan`` (of a demo graph or a Llama checkpoint),
-``bench`` (replay overhead and products on the host)."""
+``ladder`` (buckets for a histogram of steps), ``bench`` (replay overhead and products on the host)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 
 import adcg
 
-from . import _ffi, tensors
+from . import _ffi, cli_ladder, tensors
 
 
 def _info(args: argparse.Namespace) -> int:
@@ -103,10 +103,14 @@ def _plan(args: argparse.Namespace) -> int:
         else:
             g = demo_graph(engine, args.tokens, args.seqs)
         with g:
-            if args.forecast:
-                print(g.forecast(**options))
-            else:
-                sys.stdout.write(g.plan(args.format, **options).rstrip("\n") + "\n")
+            text = str(g.forecast(**options)) if args.forecast else g.plan(args.format, **options)
+    if args.output is None:
+        print(text.rstrip("\n"))
+        return 0
+    try:
+        args.output.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+    except OSError as error:
+        raise SystemExit(f"adcg plan: --output: {args.output}: {error.strerror}") from error
     return 0
 
 
@@ -206,9 +210,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     plan.add_argument("--logits", choices=("all", "last"), default="last", help="with --model (default: last)")
     plan.add_argument("--mode", choices=tuple(_ffi.MODES), default="full_and_piecewise")
     plan.add_argument("--buckets", metavar="N,N,...", help="token counts (default: the library's list)")
-    plan.add_argument("--format", choices=("text", "json"), default="text")
+    plan.add_argument("--format", choices=tuple(_ffi.PLANS), default="text", help="default: text; svg is a picture")
+    plan.add_argument("-o", "--output", type=Path, metavar="FILE", help="write it there (default: standard output)")
     plan.add_argument("--forecast", action="store_true", help="the table of bytes instead of the plan")
     plan.set_defaults(run=_plan)
+
+    cli_ladder.add(commands)
 
     bench = commands.add_parser("bench", help="replay overhead and products on this machine")
     bench.add_argument("--threads", type=int, default=0, help="of the host device's kernels (default: one a core)")

@@ -108,14 +108,27 @@ def exec_options(
     seq_buckets: Iterable[int] | None = None,
     query_len: int = 0,
     verify: bool = False,
+    layout: str = "fixed",
+    plan_nodes: int = 0,
+    plan_seconds: float = 0.0,
 ) -> _ffi.ExecOptions:
     """adcg_exec_options of these keywords; see ``Graph.compile``."""
     where = "adcg.Graph: options"
-    for value, table, what in ((mode, _ffi.MODES, "mode"), (capture, _ffi.EXEC_CAPTURES, "capture")):
+    for value, table, what in (
+        (mode, _ffi.MODES, "mode"),
+        (capture, _ffi.EXEC_CAPTURES, "capture"),
+        (layout, _ffi.LAYOUTS, "layout"),
+    ):
         if value not in table:
             raise AdcgError(errors.ERR_ARGUMENT, f"{where}: {what}: {value!r}; there are {', '.join(table)}")
     options = _ffi.ExecOptions(
-        mode=_ffi.MODES[mode], capture=_ffi.EXEC_CAPTURES[capture], query_len=query_len, verify=int(verify)
+        mode=_ffi.MODES[mode],
+        capture=_ffi.EXEC_CAPTURES[capture],
+        query_len=query_len,
+        verify=int(verify),
+        layout=_ffi.LAYOUTS[layout],
+        plan_nodes=plan_nodes,
+        plan_seconds=plan_seconds,
     )
     for name, sizes in (("buckets", buckets), ("seq_buckets", seq_buckets)):
         if sizes is not None:
@@ -293,11 +306,12 @@ class Graph(Handle):
         return Forecast(**{f.name: getattr(raw, f.name) for f in fields(Forecast)})
 
     def plan(self, format: str = "text", **options: Any) -> str:
-        """The plan of an exec with these options, as ``"text"`` or ``"json"``: partitions, values with offsets, sizes
-        and lifetimes, the bound, and what is live at the peak. Freezes the graph."""
-        formats = {"text": _ffi.PLAN_TEXT, "json": _ffi.PLAN_JSON}
-        if format not in formats:
-            raise AdcgError(errors.ERR_ARGUMENT, f"adcg.Graph.plan: format: {format!r}; there are text, json")
+        """The plan of an exec with these options: partitions, values with offsets, sizes and lifetimes, the bound, and
+        what is live at the peak. ``"text"`` is a sketch and tables for a terminal, ``"json"`` has everything under
+        stable names, ``"svg"`` is one self-contained picture. Freezes the graph."""
+        if format not in _ffi.PLANS:
+            known = ", ".join(_ffi.PLANS)
+            raise AdcgError(errors.ERR_ARGUMENT, f"adcg.Graph.plan: format: {format!r}; there are {known}")
         self.freeze()
         pieces: list[bytes] = []
 
@@ -307,7 +321,7 @@ class Graph(Handle):
 
         callback = _ffi.WriteFn(write)
         _ffi.lib.adcg_graph_write_plan(
-            self._handle, ctypes.byref(exec_options(**options)), formats[format], callback, None
+            self._handle, ctypes.byref(exec_options(**options)), _ffi.PLANS[format], callback, None
         )
         return b"".join(pieces).decode()
 
@@ -322,6 +336,9 @@ class Graph(Handle):
         seq_buckets: Iterable[int] | None = None,
         query_len: int = 0,
         verify: bool = False,
+        layout: str = "fixed",
+        plan_nodes: int = 0,
+        plan_seconds: float = 0.0,
     ) -> Exec:
         """Freezes, plans, allocates the arena and binds.
 
@@ -336,11 +353,17 @@ class Graph(Handle):
             seq_buckets: sequence counts of full graphs and of segments behind the token gather. None: 1, 2, 4, ...
             query_len: full graphs of uniform batches with this many tokens a sequence, beside decode.
             verify: every step runs eagerly with its contracts checked; slow.
+            layout: ``"fixed"`` (one set of offsets for all sizes), ``"per_bucket"`` (a size pays for what it needs itself:
+                the arena is smaller where scratch is largest at a small size), ``"auto"`` (the smaller of the two).
+            plan_nodes, plan_seconds: how far a smaller arena is searched for if the first is above its bound: nodes of
+                search trees (0: 100,000, -1: no search), and a limit in seconds (0: none).
         """
         from .executor import Exec
 
         self.freeze()
-        options = exec_options(mode, capture, buckets, seq_buckets, query_len, verify)
+        options = exec_options(
+            mode, capture, buckets, seq_buckets, query_len, verify, layout, plan_nodes, plan_seconds
+        )
         result = Exec(self, options)
         try:
             for arrays in (weights, states):
