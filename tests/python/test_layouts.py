@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import adcg
 import numpy as np
 import pytest
-
-import adcg
 
 WIDTH, TOKENS = 16, 64
 ROW = WIDTH * 4
@@ -79,7 +78,8 @@ def test_layouts_under_verify(graph: Any, rng: np.random.Generator) -> None:
     with graph.compile(buckets=[8, TOKENS], layout="per_bucket", verify=True) as exec_:
         for n in (8, 64, 2):
             x = rng.standard_normal((n, WIDTH)).astype(np.float32)
-            assert np.array_equal(exec_.replay(adcg.Batch(prefill_seqs=1, prefill_tokens=n), {"x": x}).outputs["y"], x * 5)
+            step = exec_.replay(adcg.Batch(prefill_seqs=1, prefill_tokens=n), {"x": x})
+            assert np.array_equal(step.outputs["y"], x * 5)
 
 
 def test_options_that_cannot_be_meant(graph: Any) -> None:
