@@ -297,15 +297,8 @@ func (c *checker) placeContents() error {
 		if c.root[v] != Value(v) || s.Place == PlaceBound {
 			continue
 		}
-		block := s.Index
-		switch s.Place {
-		case PlaceInput:
-			block = p.InputBlock[s.Index]
-		case PlaceOutput:
-			block = p.OutputBlock[s.Index]
-		}
 		c.of[v] = len(c.contents)
-		c.contents = append(c.contents, contents{name: info.Name, block: block, from: 2 * c.written[v], to: 2*c.read[v] + 1, at: s.Offset,
+		c.contents = append(c.contents, contents{name: info.Name, block: c.blockOf(Value(v)), from: 2 * c.written[v], to: 2*c.read[v] + 1, at: s.Offset,
 			strides: &s.Strides, shape: &info.Type, whole: -1, over: -1, value: Value(v)})
 	}
 	for _, cp := range p.Copies {
@@ -314,6 +307,18 @@ func (c *checker) placeContents() error {
 			strides: &Strides{}, shape: &g.Values[o.Value].Type, whole: -1, over: -1, value: -1})
 	}
 	return nil
+}
+
+// blockOf is the block that holds a value when all inputs and outputs are staged; -1 for weights and states.
+func (c *checker) blockOf(v Value) int {
+	s := &c.p.Storage[v]
+	lists := [...][]int{PlaceInput: c.p.InputBlock, PlaceOutput: c.p.OutputBlock}
+	if s.Place == PlaceArena {
+		return s.Index
+	} else if s.Place == PlaceBound {
+		return -1
+	}
+	return lists[s.Place][s.Index]
 }
 
 // findTakeovers finds the outputs that lie exactly where an input of their node lies, and may: they take the second half
@@ -395,7 +400,9 @@ func separate(at int64, steps Strides, shape Type, other int64, otherSteps Strid
 		if steps == (Strides{}) {
 			row = dense
 		}
-		return at, at + reach*size, row * size
+		row *= size
+		first = at - at/max(row, 1)*row // whichever row it begins in
+		return first, first + reach*size, row
 	}
 	a, aEnd, aRow := columns(at, steps, shape)
 	b, bEnd, bRow := columns(other, otherSteps, otherShape)
@@ -501,7 +508,7 @@ func (c *checker) checkBlocks() error {
 			return Errorf(ErrInternal, "plan: %s `%s`: %d uses, must be 1", b.Kind, b.Name, uses[k])
 		}
 		for _, v := range b.Values {
-			if v < 0 || int(v) >= len(held) || held[v] != 0 || p.blockOf(v) != k {
+			if v < 0 || int(v) >= len(held) || held[v] != 0 || c.blockOf(v) != k {
 				return Errorf(ErrInternal, "plan: value %d in block `%s`", v, b.Name)
 			}
 			held[v]++
@@ -624,7 +631,7 @@ func (c *checker) checkPinned() error {
 			for j := range len(n.Inputs) + len(n.Outputs) + 1 {
 				k := p.WorkspaceBlock[i]
 				if j > 0 {
-					k = p.blockOf(operand(n, j-1))
+					k = c.blockOf(operand(n, j-1))
 				}
 				for _, l := range p.Layouts {
 					if k >= 0 && p.Runs[i] && l.Offsets[k] != p.Blocks[k].Offset {

@@ -110,7 +110,7 @@ func (f form) view(from, to Type) (form, bool) {
 	return form{f.offset, normal(to, out)}, true
 }
 
-// hull is the bytes of a row, and of a value within each row of its memory: [from, to), if all rows are pitch apart.
+// hull is the columns of a value, bytes [from, to) of each row that it has; rows are pitch apart.
 func (f form) hull(t Type) (from, to, pitch int64) {
 	s := f.stridesOf(t)
 	last := int64(0)
@@ -118,7 +118,9 @@ func (f form) hull(t Type) (from, to, pitch int64) {
 		last += (t.Dims[i].Constant - 1) * s[i]
 	}
 	size := t.DType.Size()
-	return f.offset, f.offset + (last+1)*size, s[0] * size
+	pitch = s[0] * size
+	from = f.offset % max(pitch, 1) // it may begin in a later row
+	return from, from + (last+1)*size, pitch
 }
 
 // apart tells whether two values of one memory share no byte at any size: as columns of the same rows. Others, which only
