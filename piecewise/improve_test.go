@@ -243,7 +243,7 @@ func TestPackRealInstances(t *testing.T) {
 		require.Equal(t, optimum, p.Height, name)
 	}
 	items := realInstance(t, "D.1048576.csv")
-	p := Pack(items, Effort{Nodes: 200_000})
+	p := Pack(items, Effort{Nodes: 60_000})
 	requireValid(t, items, p)
 	require.Equal(t, int64(986112), p.Bound)
 	require.LessOrEqual(t, p.Height, int64(1048576))

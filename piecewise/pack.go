@@ -24,8 +24,6 @@ const Alignment = 64
 
 func align(n int64) int64 { return (n + Alignment - 1) &^ (Alignment - 1) }
 
-func stableSort[T any](list []T, order func(a, b T) int) { slices.SortStableFunc(list, order) }
-
 // LowerBound is the most aligned bytes that are live at one time.
 func LowerBound(items []Interval) int64 {
 	aligned := slices.Clone(items)
