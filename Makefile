@@ -19,6 +19,8 @@ LIBS := $(LIB) build/$(SONAME) build/libadcg.so
 
 MODEL ?= tests/data/models/tiny-go
 DEMO_ARGS ?= --buckets 8,16,32,48
+FILES ?= $(sort $(wildcard tests/data/minimalloc/*.csv))
+PLAN_ARGS ?= $(if $(filter command line,$(origin FILES)),,-generated 12 -seconds 15)
 VENV := .venv
 PY := $(VENV)/bin/python
 BENCH_PY = $(or $(wildcard .venv-peers/bin/python),$(PY))
@@ -30,7 +32,7 @@ STAGE := build/stage
 export PYTHONPATH := $(CURDIR)/bindings/python:$(CURDIR)/examples/python
 export ADCG_LIBRARY ?= $(CURDIR)/build/libadcg.so
 
-.PHONY: all demo test test-go test-cabi test-python bench bench-models bench-peers soak fuzz golden lint format install stage venv programs clean help
+.PHONY: all demo test test-go test-cabi test-python bench bench-plan bench-models bench-peers soak fuzz golden lint format install stage venv programs clean help
 .DELETE_ON_ERROR:
 
 all: $(LIBS) ## the library, in build/ (the default)
@@ -117,6 +119,9 @@ bench: $(LIBS) $(VENV)/stamp build/bench/replay ## replay against a bare C loop,
 
 bench-models: $(LIBS) $(VENV)/stamp ## what today's models need by our plan, and hold by other policies (MODELS_ARGS=...)
 	PYTHONPATH=$(PYTHONPATH):$(CURDIR)/tests/bench $(PY) -m plan_models $(MODELS_ARGS)
+
+bench-plan: ## the planner's search on instances of compilers and generated ones (FILES="a.csv b.csv", PLAN_ARGS=...)
+	$(GO) run ./tests/bench/plan $(PLAN_ARGS) $(FILES)
 
 SOAK_GRAPHS ?= 1000000
 FUZZ_TIME ?= 5m

@@ -100,6 +100,47 @@ func TestPackIsAnytime(t *testing.T) {
 	require.Greater(t, lower, 5)
 }
 
+// TestPackAroundReachesTheOptimum compares with all offsets, where some are given.
+func TestPackAroundReachesTheOptimum(t *testing.T) {
+	r := rand.New(rand.NewSource(10))
+	above := 0
+	for k := 0; k < 400; {
+		n := 1 + r.Intn(6)
+		small, items := make([]Interval, n), make([]Interval, n)
+		given, fixed := make([]int64, n), make([]int64, n)
+		var known []Interval
+		var at []int64
+		for i := range small {
+			first := r.Intn(5)
+			small[i] = Interval{first, first + r.Intn(4), 1 + r.Int63n(4)}
+			items[i] = Interval{small[i].First, small[i].Last, small[i].Size * Alignment}
+			if given[i], fixed[i] = -1, -1; r.Intn(3) == 0 {
+				given[i] = r.Int63n(6)
+				fixed[i] = given[i] * Alignment
+				known, at = append(known, small[i]), append(at, given[i])
+			}
+		}
+		if !anyOffsets(known, at, 100) {
+			continue // they overlap
+		}
+		k++
+		optimal := peak(small)
+		for !anyOffsets(small, given, optimal) {
+			optimal++
+		}
+		p := PackAround(items, fixed, Effort{Nodes: 5000})
+		requireValid(t, items, p)
+		require.Equal(t, optimal*Alignment, p.Height, "%v given %v", small, given)
+		for i, at := range fixed {
+			require.True(t, at < 0 || p.Offsets[i] == at)
+		}
+		if p.Height > p.Bound {
+			above++
+		}
+	}
+	require.Positive(t, above)
+}
+
 func TestPackDegenerate(t *testing.T) {
 	effort := Effort{Nodes: 5000}
 	require.Equal(t, Placement{Offsets: []int64{}}, Pack(nil, effort))
@@ -202,7 +243,7 @@ func TestPackRealInstances(t *testing.T) {
 		require.Equal(t, optimum, p.Height, name)
 	}
 	items := realInstance(t, "D.1048576.csv")
-	p := Pack(items, Effort{Nodes: 200_000})
+	p := Pack(items, Effort{Nodes: 60_000})
 	requireValid(t, items, p)
 	require.Equal(t, int64(986112), p.Bound)
 	require.LessOrEqual(t, p.Height, int64(1048576))

@@ -13,18 +13,19 @@ type character struct {
 	fewest, most        int     // pieces, before some are taken out
 	time                int     // the whole is so long; in units of which lengths are multiples
 	tall                float64 // how much rather memory is cut than time: 1 neither, more makes many live at once
-	even                int     // of so many pieces the largest is cut next: more makes sizes alike
+	among               int     // of so many pieces the largest is cut next
+	alike               bool    // cut near the middle, the longer side
 	wheel               float64 // share of cuts in five around a middle
 	leastKept, mostKept float64 // share of pieces that stay
 }
 
 var characters = []character{
-	{"mixed", 150, 350, 1024, 1, 3, 0.2, 0.75, 1},    // sizes and lengths over orders of magnitude
-	{"fine", 150, 350, 1 << 20, 1, 3, 0.2, 0.75, 1},  // hardly two begin or end at the same time
-	{"deep", 180, 260, 1024, 6, 3, 0.2, 0.8, 1},      // many live at once, most of them long
-	{"even", 280, 460, 1024, 0.12, 40, 0.2, 0.85, 1}, // all much alike, a dozen live at once
-	{"tight", 150, 300, 1024, 1, 3, 0.3, 1, 1},       // no room at any time
-	{"large", 300, 460, 1024, 1.5, 5, 0.2, 0.7, 0.95},
+	{"mixed", 150, 350, 1024, 1, 3, false, 0.2, 0.75, 1},   // sizes and lengths over orders of magnitude
+	{"fine", 150, 350, 1 << 20, 1, 3, false, 0.2, 0.75, 1}, // hardly two begin or end at the same time
+	{"deep", 180, 260, 1024, 6, 3, false, 0.2, 0.8, 1},     // many live at once, most of them long
+	{"even", 280, 460, 1024, 0.12, 40, true, 0.2, 0.85, 1}, // all much alike, a dozen live at once
+	{"tight", 150, 300, 1024, 1, 3, false, 0.3, 1, 1},      // no room at any time
+	{"large", 300, 460, 1024, 1.5, 5, false, 0.2, 0.7, 0.95},
 }
 
 // generate makes instances whose optimum is known. Each is a rectangle of time and memory that was cut into pieces
@@ -68,7 +69,7 @@ func (c *cutter) cut(whole rectangle) {
 	for len(open) > 0 && len(open)+len(c.done) < c.pieces {
 		// Large pieces are cut sooner, not always: sizes come to differ by orders of magnitude.
 		at := c.rng.IntN(len(open))
-		for range c.even - 1 {
+		for range c.among - 1 {
 			if other := c.rng.IntN(len(open)); area(open[other]) > area(open[at]) {
 				at = other
 			}
@@ -89,18 +90,17 @@ func (c *cutter) cut(whole rectangle) {
 func area(r rectangle) float64 { return float64(r.t1-r.t0) * float64(r.y1-r.y0) }
 
 func (c *cutter) split(r rectangle) []rectangle {
-	even := c.even > 10
 	between := func(a, b int) int { // strictly
-		if n := b - a - 1; even && n > 8 {
+		if n := b - a - 1; c.alike && n > 8 { // in the middle third
 			return a + 1 + n/3 + c.rng.IntN(n-2*(n/3))
 		}
 		return a + 1 + c.rng.IntN(b-a-1)
 	}
 	t, y := r.t1-r.t0, r.y1-r.y0
-	memory := c.tall / (1 + c.tall)
-	if even { // the longer side, in these units
+	memory := c.tall / (1 + c.tall) // how likely that is cut
+	if c.alike {                    // the longer side, so to speak
 		memory = 0
-		if float64(y)*c.tall*float64(c.time)/1024 > float64(t)/4 {
+		if float64(y)*c.tall > float64(t)/4 {
 			memory = 1
 		}
 	}
