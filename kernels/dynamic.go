@@ -27,7 +27,7 @@ func attention() piecewise.OpSchema {
 		Doc: "q [T, N, D], k [T, Nkv, D], v [T, Nkv, Dv], k_cache [slots, max_len, Nkv, D], v_cache [slots, max_len, Nkv, Dv], cu_seqlens [S+1], " +
 			"input_pos [S], slot_idx [S], sinks [N] (optional) -> [T, N, Dv]: causal attention over a slot cache, which it writes",
 		Kind: piecewise.Dynamic, Capture: piecewise.CaptureUniformDecode, NumInputs: 9, NumOptionalInputs: 1, NumOutputs: 1,
-		Mutates: 1<<attnKCache | 1<<attnVCache,
+		Mutates: 1<<attnKCache | 1<<attnVCache, StridedInputs: 1<<attnQ | 1<<attnK | 1<<attnV, StridedOutputs: 1,
 		Attrs: []piecewise.AttrSpec{
 			floatAttr("scale", 0, "of the scores; 0: 1/sqrt(D)"),
 			intAttr("window", 0, "keys with query - key < window are seen; 0: all up to the query"),
@@ -98,7 +98,7 @@ func attentionMetadata() piecewise.OpSchema {
 func gatherTokens() piecewise.OpSchema {
 	return piecewise.OpSchema{
 		Name: "adcg.gather_tokens", Doc: "hidden [T, ...], indices [S] int32 -> [S, ...]: rows of hidden",
-		Kind: piecewise.Dynamic, Capture: piecewise.CaptureAlways, NumInputs: 2, NumOutputs: 1,
+		Kind: piecewise.Dynamic, Capture: piecewise.CaptureAlways, NumInputs: 2, NumOutputs: 1, StridedInputs: 1, StridedOutputs: 1,
 		Infer: inference([]string{"hidden", "indices"}, func(o *operands, _ []piecewise.Attr) []piecewise.Type {
 			o.dtype(0, floats...)
 			if !o.minRank(0, 2) || !o.index(1) {

@@ -85,6 +85,13 @@ func TestInference(t *testing.T) {
 		{"adcg.gather_tokens", nil, []piecewise.Type{typ(f32, "T", 3, 4), typ(i32, "S")}, []piecewise.Type{typ(f32, "S", 3, 4)}},
 		{"adcg.argmax", nil, []piecewise.Type{typ(bf16, "S", 50)}, []piecewise.Type{typ(i32, "S")}},
 		{"adcg.reshape", attrs{"dims": {Ints: []int64{2, 6}}}, []piecewise.Type{typ(f32, "T", 3, 4)}, []piecewise.Type{typ(f32, "T", 2, 6)}},
+		{"adcg.slice", attrs{"start": {Int: 1}, "length": {Int: 2}}, []piecewise.Type{typ(f32, "T", 3, 4)}, []piecewise.Type{typ(f32, "T", 3, 2)}},
+		{"adcg.slice", attrs{"axis": {Int: -2}, "start": {Int: 1}}, []piecewise.Type{typ(bf16, "T", 3, 4)}, []piecewise.Type{typ(bf16, "T", 2, 4)}},
+		{"adcg.slice", attrs{"axis": {Int: 0}, "start": {Int: 1}}, []piecewise.Type{typ(i32, "S+1")}, []piecewise.Type{typ(i32, "S")}},
+		{"adcg.slice", attrs{"axis": {Int: 0}, "start": {Int: 4}, "length": {Int: 5}}, []piecewise.Type{typ(i32, 9)}, []piecewise.Type{typ(i32, 5)}},
+		{"adcg.concat", nil, []piecewise.Type{typ(f32, "T", 3), typ(f32, "T", 4), typ(f32, "T", 1)}, []piecewise.Type{typ(f32, "T", 8)}},
+		{"adcg.concat", attrs{"axis": {Int: 1}}, []piecewise.Type{typ(i32, "S", 3, 2), typ(i32, "S", 4, 2)}, []piecewise.Type{typ(i32, "S", 7, 2)}},
+		{"adcg.concat", attrs{"axis": {Int: 0}}, []piecewise.Type{typ(i32, 1), typ(i32, "S")}, []piecewise.Type{typ(i32, "S+1")}},
 	} {
 		got, err := infer(c.op, c.attrs, c.inputs...)
 		require.NoError(t, err, c.op)
@@ -141,6 +148,20 @@ func TestInferenceErrors(t *testing.T) {
 		{"adcg.argmax", nil, []piecewise.Type{typ(f32, "T", 4, 4)}, piecewise.ErrShape, "x"},
 		{"adcg.reshape", attrs{"dims": {Ints: []int64{5}}}, []piecewise.Type{typ(f32, "T", 4)}, piecewise.ErrShape, "dims"},
 		{"adcg.reshape", attrs{"dims": {Ints: []int64{-4}}}, []piecewise.Type{typ(f32, "T", 4)}, piecewise.ErrAttribute, "dims"},
+		{"adcg.slice", attrs{"axis": {Int: 2}}, []piecewise.Type{typ(f32, "T", 4)}, piecewise.ErrAttribute, "`axis`: 2, must be -2 to 1"},
+		{"adcg.slice", attrs{"axis": {Int: -3}}, []piecewise.Type{typ(f32, "T", 4)}, piecewise.ErrAttribute, "`axis`: -3"},
+		{"adcg.slice", attrs{"start": {Int: -1}}, []piecewise.Type{typ(f32, "T", 4)}, piecewise.ErrAttribute, "start"},
+		{"adcg.slice", attrs{"length": {Int: -1}}, []piecewise.Type{typ(f32, "T", 4)}, piecewise.ErrAttribute, "length"},
+		{"adcg.slice", attrs{"start": {Int: 4}}, []piecewise.Type{typ(f32, "T", 4)}, piecewise.ErrAttribute, "nothing"},
+		{"adcg.slice", attrs{"start": {Int: 2}, "length": {Int: 3}}, []piecewise.Type{typ(f32, "T", 4)}, piecewise.ErrAttribute, "2 and 3"},
+		{"adcg.slice", attrs{"start": {Int: 1<<63 - 1}, "length": {Int: 1<<63 - 1}}, []piecewise.Type{typ(f32, "T", 4)}, piecewise.ErrAttribute, "start"},
+		{"adcg.slice", attrs{"axis": {Int: 0}, "length": {Int: 1}}, []piecewise.Type{typ(f32, "T", 4)}, piecewise.ErrAttribute, "depends on the step"},
+		{"adcg.slice", attrs{"axis": {Int: 0}, "start": {Int: 2}}, []piecewise.Type{typ(f32, "T", 4)}, piecewise.ErrAttribute, "start"},
+		{"adcg.concat", nil, []piecewise.Type{typ(f32, "T", 4), typ(f32, "T", 4, 1)}, piecewise.ErrShape, "inputs[1]"},
+		{"adcg.concat", nil, []piecewise.Type{typ(f32, "T", 4), typ(f32, "S", 4)}, piecewise.ErrShape, "inputs[1]"},
+		{"adcg.concat", nil, []piecewise.Type{typ(f32, "T", 4), typ(bf16, "T", 4)}, piecewise.ErrDType, "inputs[1]"},
+		{"adcg.concat", attrs{"axis": {Int: 0}}, []piecewise.Type{typ(f32, "T", 4), typ(f32, "T", 4)}, piecewise.ErrShape, "inputs[0]"},
+		{"adcg.concat", attrs{"axis": {Int: 5}}, []piecewise.Type{typ(f32, "T", 4), typ(f32, "T", 4)}, piecewise.ErrAttribute, "axis"},
 	} {
 		_, err := infer(c.op, c.attrs, c.inputs...)
 		var e *piecewise.Error

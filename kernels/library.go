@@ -8,6 +8,7 @@ import "github.com/libadcg/libadcg/piecewise"
 func Library() []piecewise.OpSchema {
 	return []piecewise.OpSchema{
 		embedding(), linear(), rmsNorm(), add(), siluMul(), rope(), attention(), attentionMetadata(), gatherTokens(), argmax(), reshape(),
+		slice(), concat(),
 	}
 }
 

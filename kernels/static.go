@@ -5,7 +5,7 @@ import "github.com/libadcg/libadcg/piecewise"
 func embedding() piecewise.OpSchema {
 	return piecewise.OpSchema{
 		Name: "adcg.embedding", Doc: "ids [R] int32, table [V, H] -> [R, H]: rows of the table",
-		Kind: piecewise.Static, NumInputs: 2, NumOutputs: 1, Flags: piecewise.FlagRowWise,
+		Kind: piecewise.Static, NumInputs: 2, NumOutputs: 1, Flags: piecewise.FlagRowWise, StridedOutputs: 1,
 		Attrs: []piecewise.AttrSpec{stringAttr("dtype", "", `of the result: "float32", "bfloat16"; "": the table's`)},
 		Infer: inference([]string{"ids", "table"}, func(o *operands, attrs []piecewise.Attr) []piecewise.Type {
 			o.oneOf(attrs[0], "", "float32", "bfloat16")
@@ -25,6 +25,7 @@ func linear() piecewise.OpSchema {
 	return piecewise.OpSchema{
 		Name: "adcg.linear", Doc: "x [R, ...] with K elements a row, weight [N, K], bias [N] (optional) -> [R, N]: x weight^T + bias",
 		Kind: piecewise.Static, NumInputs: 3, NumOptionalInputs: 1, NumOutputs: 1, Flags: piecewise.FlagRowWise,
+		StridedInputs: 1, StridedOutputs: 1,
 		Infer: inference([]string{"x", "weight", "bias"}, func(o *operands, _ []piecewise.Attr) []piecewise.Type {
 			o.dtype(0, floats...)
 			if !o.minRank(0, 2) || !o.weight(1, 2) {
@@ -44,6 +45,7 @@ func rmsNorm() piecewise.OpSchema {
 	return piecewise.OpSchema{
 		Name: "adcg.rms_norm", Doc: "x [R, ..., D], weight [D] -> as x: x * rsqrt(mean(x^2) + eps) * weight, over the last dim",
 		Kind: piecewise.Static, NumInputs: 2, NumOutputs: 1, Flags: piecewise.FlagRowWise, Aliases: inPlace(0),
+		StridedInputs: 1, StridedOutputs: 1,
 		Attrs: []piecewise.AttrSpec{floatAttr("eps", 1e-5, "added to the mean square")},
 		Infer: inference([]string{"x", "weight"}, func(o *operands, attrs []piecewise.Attr) []piecewise.Type {
 			o.notNegative(attrs[0])
@@ -60,6 +62,7 @@ func rmsNorm() piecewise.OpSchema {
 func elementwise(name, doc string, operandNames ...string) piecewise.OpSchema {
 	return piecewise.OpSchema{
 		Name: name, Doc: doc, Kind: piecewise.Static, NumInputs: 2, NumOutputs: 1, Flags: piecewise.FlagRowWise, Aliases: inPlace(0, 1),
+		StridedInputs: 1<<0 | 1<<1, StridedOutputs: 1,
 		Infer: inference(operandNames, func(o *operands, _ []piecewise.Attr) []piecewise.Type {
 			o.dtype(0, floats...)
 			o.same(1, 0)
@@ -80,6 +83,7 @@ func rope() piecewise.OpSchema {
 	return piecewise.OpSchema{
 		Name: "adcg.rope", Doc: "x [R, N, D], positions [R] int32 -> as x: rotary embedding, NeoX layout (halves)",
 		Kind: piecewise.Static, NumInputs: 2, NumOutputs: 1, Flags: piecewise.FlagRowWise, Aliases: inPlace(0),
+		StridedInputs: 1, StridedOutputs: 1,
 		Attrs: []piecewise.AttrSpec{
 			floatAttr("theta", 10000, "base of the frequencies"),
 			intAttr("rotary_dim", 0, "how many dims are rotated, even; 0: D"),
@@ -125,7 +129,7 @@ func inferRope(o *operands, attrs []piecewise.Attr) []piecewise.Type {
 func argmax() piecewise.OpSchema {
 	return piecewise.OpSchema{
 		Name: "adcg.argmax", Doc: "x [R, V] -> [R] int32: the lowest index of the largest element",
-		Kind: piecewise.Static, NumInputs: 1, NumOutputs: 1, Flags: piecewise.FlagRowWise,
+		Kind: piecewise.Static, NumInputs: 1, NumOutputs: 1, Flags: piecewise.FlagRowWise, StridedInputs: 1,
 		Infer: inference([]string{"x"}, func(o *operands, _ []piecewise.Attr) []piecewise.Type {
 			o.dtype(0, floats...)
 			if !o.rank(0, 2) {

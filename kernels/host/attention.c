@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "internal.h"
+#include "strides.h"
 
 /* Inputs and attributes, in the schema's order. */
 enum { Q, K, V, K_CACHE, V_CACHE, CU_SEQLENS, INPUT_POS, SLOT_IDX, SINKS };
@@ -20,6 +20,7 @@ typedef struct region {
   const int32_t *cu, *input_pos, *slots;
   int64_t seqs, tokens;
   int64_t heads, kv_heads, d, dv, max_len, window;
+  int64_t q_token, q_head, k_token, k_head, v_token, v_head, out_token, out_head; /* elements from one to the next */
   float scale, softcap;
   int64_t tile_rows;             /* rows of a tile at most */
   int64_t tile_heads;            /* heads of a group in one tile, */
@@ -76,15 +77,27 @@ static adcg_status check_slots(const adcg_op_call *call, const int32_t *slots, i
   return ADCG_OK;
 }
 
-static void store_rows(const region *r, char *cache, const char *rows, int64_t width, int64_t s, int64_t t0, int64_t t1) {
-  const int64_t size = r->bf16 ? 2 : 4, cache_size = r->cache_bf16 ? 2 : 4;
-  char *to = cache + ((int64_t)r->slots[s] * r->max_len + r->input_pos[s] + t0 - r->cu[s]) * width * cache_size;
-  const char *from = rows + t0 * width * size;
-  const int64_t n = (t1 - t0) * width;
-  if (size == cache_size)
-    memcpy(to, from, (size_t)(n * size));
+static void store(const region *r, char *to, const char *from, int64_t n) {
+  if (r->bf16 == r->cache_bf16)
+    memcpy(to, from, (size_t)(n * (r->bf16 ? 2 : 4)));
   else
     r->kernels->convert(to, r->cache_bf16, from, r->bf16, n);
+}
+
+/* Tokens t0 .. t1-1 of k or v, heads of d elements: all at once if they lie in one piece, as they do in the cache. */
+static void store_rows(const region *r, char *cache, const char *rows, int64_t d, int64_t token, int64_t head, int64_t s, int64_t t0,
+                       int64_t t1) {
+  const int64_t size = r->bf16 ? 2 : 4, cache_size = r->cache_bf16 ? 2 : 4, width = r->kv_heads * d;
+  char *to = cache + ((int64_t)r->slots[s] * r->max_len + r->input_pos[s] + t0 - r->cu[s]) * width * cache_size;
+  const bool row = head == d || r->kv_heads == 1;
+  if (row && token == width) {
+    store(r, to, rows + t0 * width * size, (t1 - t0) * width);
+    return;
+  }
+  for (int64_t t = t0; t < t1; t++) {
+    for (int64_t h = 0; h < (row ? 1 : r->kv_heads); h++)
+      store(r, to + ((t - t0) * width + h * d) * cache_size, rows + (t * token + h * head) * size, row ? width : d);
+  }
 }
 
 /* Writes tokens [first, end) of k and v to their slots. */
@@ -95,8 +108,8 @@ static void store_task(void *context, int64_t task) {
   for (int64_t s = 0; t < end; s++) {
     if (r->cu[s + 1] <= t) continue;
     const int64_t to = adcgk_min(end, r->cu[s + 1]);
-    store_rows(r, r->k_cache, r->k, r->kv_heads * r->d, s, t, to);
-    store_rows(r, r->v_cache, r->v, r->kv_heads * r->dv, s, t, to);
+    store_rows(r, r->k_cache, r->k, r->d, r->k_token, r->k_head, s, t, to);
+    store_rows(r, r->v_cache, r->v, r->dv, r->v_token, r->v_head, s, t, to);
     t = to;
   }
 }
@@ -114,7 +127,7 @@ static void attend_tile(const region *r, int64_t s, int64_t g, int64_t h0, int64
     const int64_t position = r->input_pos[s] + t - r->cu[s];
     for (int64_t h = h0; h < h1; h++, row++) {
       memset(q + row * ldq + ldq - 16, 0, 16 * sizeof(float)); /* dims up to a multiple of 16 */
-      r->kernels->convert(q + row * ldq, false, r->q + (t * r->heads + h) * r->d * size, r->bf16, r->d);
+      r->kernels->convert(q + row * ldq, false, r->q + (t * r->q_token + h * r->q_head) * size, r->bf16, r->d);
       first[row] = r->window > 0 ? adcgk_max(0, position - r->window + 1) : 0;
       end[row] = position + 1;
       largest[row] = -INFINITY;
@@ -151,7 +164,7 @@ static void attend_tile(const region *r, int64_t s, int64_t g, int64_t h0, int64
   row = 0;
   for (int64_t t = t0; t < t1; t++) {
     for (int64_t h = h0; h < h1; h++, row++)
-      r->kernels->divide(r->out + (t * r->heads + h) * r->dv * size, r->bf16, sums + row * lda, total[row], r->dv);
+      r->kernels->divide(r->out + (t * r->out_token + h * r->out_head) * size, r->bf16, sums + row * lda, total[row], r->dv);
   }
 }
 
@@ -176,18 +189,19 @@ static void attend_task(void *context, int64_t task) {
 }
 
 adcg_status adcgk_attention(const adcg_op_call *call, void *user_data) {
-  const DLTensor *q = &call->inputs[Q], *v = &call->inputs[V], *cache = &call->inputs[K_CACHE];
+  const DLTensor *q = &call->inputs[Q], *k = &call->inputs[K], *v = &call->inputs[V], *cache = &call->inputs[K_CACHE];
+  const DLTensor *out = &call->outputs[0];
   const int64_t seqs = adcg_batch_seqs(call->batch);
   if (seqs == 0) return ADCG_OK;
   adcgk_pool *pool = adcgk_pool_of(user_data);
   region r = {
       .kernels = adcgk_active(),
       .q = adcg_data(q),
-      .k = adcg_data(&call->inputs[K]),
+      .k = adcg_data(k),
       .v = adcg_data(v),
       .k_cache = adcg_data(cache),
       .v_cache = adcg_data(&call->inputs[V_CACHE]),
-      .out = adcg_data(&call->outputs[0]),
+      .out = adcg_data(out),
       .bf16 = adcgk_is_bf16(q),
       .cache_bf16 = adcgk_is_bf16(cache),
       .cu = adcg_data(&call->inputs[CU_SEQLENS]),
@@ -199,6 +213,14 @@ adcg_status adcgk_attention(const adcg_op_call *call, void *user_data) {
       .kv_heads = v->shape[1],
       .d = q->shape[2],
       .dv = v->shape[2],
+      .q_token = adcgk_stride(q, 0),
+      .q_head = adcgk_stride(q, 1),
+      .k_token = adcgk_stride(k, 0),
+      .k_head = adcgk_stride(k, 1),
+      .v_token = adcgk_stride(v, 0),
+      .v_head = adcgk_stride(v, 1),
+      .out_token = adcgk_stride(out, 0),
+      .out_head = adcgk_stride(out, 1),
       .max_len = cache->shape[1],
       .window = call->attrs[WINDOW].i,
       .softcap = (float)call->attrs[SOFTCAP].f,

@@ -1,7 +1,7 @@
 /* Ops on indices: embedding, gather_tokens, argmax, attention_metadata. */
 #include <string.h>
 
-#include "internal.h"
+#include "strides.h"
 
 typedef struct region {
   const adcgk_kernels *kernels;
@@ -9,19 +9,24 @@ typedef struct region {
   const char *x;
   const int32_t *index;
   bool y_bf16, x_bf16;
-  int64_t rows, width; /* of y (of x for argmax); elements of a row */
-  int64_t block;       /* rows of a task */
+  int64_t rows, width;        /* of y (of x for argmax); elements of a row */
+  int64_t y_stride, x_stride; /* elements from row to row */
+  adcgk_runs runs;            /* of a row of y and x, in gather_tokens */
+  int64_t block;              /* rows of a task */
 } region;
 
 static void take_task(void *context, int64_t task) {
   const region *r = context;
-  const int64_t end = adcgk_min((task + 1) * r->block, r->rows), from = r->width * (r->x_bf16 ? 2 : 4), to = r->width * (r->y_bf16 ? 2 : 4);
+  const int64_t end = adcgk_min((task + 1) * r->block, r->rows), from = r->x_bf16 ? 2 : 4, to = r->y_bf16 ? 2 : 4;
   for (int64_t i = task * r->block; i < end; i++) {
-    const char *row = r->x + r->index[i] * from;
-    if (r->x_bf16 == r->y_bf16)
-      memcpy(r->y + i * to, row, (size_t)to);
-    else
-      r->kernels->convert(r->y + i * to, r->y_bf16, row, r->x_bf16, r->width);
+    const char *x = r->x + r->index[i] * r->x_stride * from;
+    char *y = r->y + i * r->y_stride * to;
+    if (r->x_bf16 != r->y_bf16) {
+      r->kernels->convert(y, r->y_bf16, x, r->x_bf16, r->width);
+      continue;
+    }
+    for (int64_t n = 0; n < r->runs.count; n++)
+      memcpy(y + adcgk_run_at(&r->runs, 0, n) * to, x + adcgk_run_at(&r->runs, 1, n) * to, (size_t)(r->runs.length * to));
   }
 }
 
@@ -35,6 +40,9 @@ adcg_status adcgk_embedding(const adcg_op_call *call, void *user_data) {
               .x_bf16 = adcgk_is_bf16(table)};
   r.rows = ids->shape[0];
   r.width = table->shape[1];
+  r.x_stride = r.width;
+  r.y_stride = adcgk_stride(y, 0);
+  r.runs = adcgk_row_runs(y); /* of one dim: one run */
   for (int64_t i = 0; i < r.rows; i++) {
     if (r.index[i] < 0 || r.index[i] >= table->shape[0])
       return adcgk_fail(call, "ids[%lld] is %d, the table has %lld rows", (long long)i, r.index[i], (long long)table->shape[0]);
@@ -45,11 +53,14 @@ adcg_status adcgk_embedding(const adcg_op_call *call, void *user_data) {
 }
 
 adcg_status adcgk_gather_tokens(const adcg_op_call *call, void *user_data) {
-  const DLTensor *hidden = &call->inputs[0], *indices = &call->inputs[1];
+  const DLTensor *hidden = &call->inputs[0], *indices = &call->inputs[1], *y = &call->outputs[0];
   const int64_t tokens = adcg_batch_tokens(call->batch);
-  region r = {.kernels = adcgk_active(), .y = adcg_data(&call->outputs[0]), .x = adcg_data(hidden), .index = adcg_data(indices)};
+  region r = {.kernels = adcgk_active(), .y = adcg_data(y), .x = adcg_data(hidden), .index = adcg_data(indices)};
   r.rows = adcgk_min(adcg_batch_seqs(call->batch), indices->shape[0]);
   r.width = adcgk_row(hidden);
+  r.x_stride = adcgk_stride(hidden, 0);
+  r.y_stride = adcgk_stride(y, 0);
+  r.runs = adcgk_runs_of((const DLTensor *[]){y, hidden}, 2, 1, false);
   r.x_bf16 = r.y_bf16 = adcgk_is_bf16(hidden);
   for (int64_t i = 0; i < r.rows; i++) {
     if (r.index[i] < 0 || r.index[i] >= tokens)
@@ -62,7 +73,7 @@ adcg_status adcgk_gather_tokens(const adcg_op_call *call, void *user_data) {
 
 static void argmax_task(void *context, int64_t task) {
   const region *r = context;
-  const int64_t end = adcgk_min((task + 1) * r->block, r->rows), bytes = r->width * (r->x_bf16 ? 2 : 4);
+  const int64_t end = adcgk_min((task + 1) * r->block, r->rows), bytes = r->x_stride * (r->x_bf16 ? 2 : 4);
   for (int64_t i = task * r->block; i < end; i++)
     ((int32_t *)(void *)r->y)[i] = (int32_t)r->kernels->argmax(r->x + i * bytes, r->x_bf16, r->width);
 }
@@ -74,7 +85,8 @@ adcg_status adcgk_argmax(const adcg_op_call *call, void *user_data) {
               .x = adcg_data(x),
               .x_bf16 = adcgk_is_bf16(x),
               .rows = x->shape[0],
-              .width = x->shape[1]};
+              .width = x->shape[1],
+              .x_stride = adcgk_stride(x, 0)};
   r.block = adcgk_max(1, 16384 / r.width);
   adcgk_parallel(adcgk_pool_of(user_data), adcgk_ceil_div(r.rows, r.block), (double)(r.rows * r.width) * 0.15, argmax_task, &r);
   return ADCG_OK;

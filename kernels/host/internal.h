@@ -114,5 +114,7 @@ adcg_status adcgk_rope_prepare(const adcg_attr *attrs, int32_t num_attrs, const 
 adcg_status adcgk_embedding(const adcg_op_call *call, void *user_data);
 adcg_status adcgk_gather_tokens(const adcg_op_call *call, void *user_data);
 adcg_status adcgk_argmax(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_slice(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_concat(const adcg_op_call *call, void *user_data);
 
 #endif /* ADCGK_INTERNAL_H_ */

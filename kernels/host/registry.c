@@ -17,6 +17,8 @@ static const adcgk_op ops[] = {
     {"adcg.gather_tokens", adcgk_gather_tokens, NULL, NULL},
     {"adcg.argmax", adcgk_argmax, NULL, NULL},
     {"adcg.reshape", NULL, NULL, NULL},
+    {"adcg.slice", adcgk_slice, NULL, NULL},
+    {"adcg.concat", adcgk_concat, NULL, NULL},
 };
 
 const adcgk_op *adcgk_find(const char *name) {

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "internal.h"
+#include "strides.h"
 
 /* Attributes, in the schema's order. */
 enum { THETA, ROTARY_DIM, SCALING, FACTOR, LOW_FREQ_FACTOR, HIGH_FREQ_FACTOR, ORIGINAL_MAX_POSITION };
@@ -64,6 +64,7 @@ typedef struct region {
   const int32_t *positions;
   bool bf16;
   int64_t tokens, heads, d;
+  int64_t x_token, x_head, y_token, y_head; /* bytes from one to the next */
   int64_t block; /* tokens of a task */
 } region;
 
@@ -73,36 +74,39 @@ static void task(void *context, int64_t number) {
   const int64_t size = r->bf16 ? 2 : 4, half = r->state->half;
   const int64_t end = adcgk_min((number + 1) * r->block, r->tokens);
   for (int64_t t = number * r->block; t < end; t++) {
-    const int64_t row = t * r->heads * r->d * size;
+    const char *x = r->x + t * r->x_token;
+    char *y = r->y + t * r->y_token;
     for (int64_t i = 0; i < half; i += CHUNK) {
       const int64_t n = adcgk_min(CHUNK, half - i);
       r->kernels->angles(sine, cosine, r->state->frequency + i, (float)r->positions[t], n);
       for (int64_t h = 0; h < r->heads; h++) {
-        const int64_t at = row + (h * r->d + i) * size;
-        r->kernels->rotate(r->y + at, r->x + at, r->bf16, half, sine, cosine, n);
+        r->kernels->rotate(y + h * r->y_head + i * size, x + h * r->x_head + i * size, r->bf16, half, sine, cosine, n);
       }
     }
     if (r->y != r->x && 2 * half < r->d) {
-      for (int64_t h = 0; h < r->heads; h++) {
-        const int64_t at = row + (h * r->d + 2 * half) * size;
-        memcpy(r->y + at, r->x + at, (size_t)((r->d - 2 * half) * size));
-      }
+      for (int64_t h = 0; h < r->heads; h++)
+        memcpy(y + h * r->y_head + 2 * half * size, x + h * r->x_head + 2 * half * size, (size_t)((r->d - 2 * half) * size));
     }
   }
 }
 
 adcg_status adcgk_rope(const adcg_op_call *call, void *user_data) {
-  const DLTensor *x = &call->inputs[0];
+  const DLTensor *x = &call->inputs[0], *y = &call->outputs[0];
+  const int64_t size = (int64_t)adcgk_size(x);
   region r = {
       .kernels = adcgk_active(),
       .state = ((const adcgk_node *)user_data)->state,
-      .y = adcg_data(&call->outputs[0]),
+      .y = adcg_data(y),
       .x = adcg_data(x),
       .positions = adcg_data(&call->inputs[1]),
       .bf16 = adcgk_is_bf16(x),
       .tokens = x->shape[0],
       .heads = x->shape[1],
       .d = x->shape[2],
+      .x_token = adcgk_stride(x, 0) * size,
+      .x_head = adcgk_stride(x, 1) * size,
+      .y_token = adcgk_stride(y, 0) * size,
+      .y_head = adcgk_stride(y, 1) * size,
   };
   r.block = adcgk_max(1, 8192 / adcgk_max(1, r.heads * r.d));
   adcgk_parallel(adcgk_pool_of(user_data), adcgk_ceil_div(r.tokens, r.block), (double)adcg_numel(x) * 0.3, task, &r);

@@ -48,10 +48,11 @@ import (
 	"github.com/libadcg/libadcg/piecewise"
 )
 
-// Tensor is a compact tensor in C memory.
+// Tensor is a tensor in C memory.
 type Tensor struct {
 	DType   piecewise.DType
 	Dims    []int64
+	Strides []int64 // in elements; nil: compact
 	Address uintptr
 }
 
@@ -133,6 +134,13 @@ func NewLaunch(name string, attrs []piecewise.Attr, inputs, outputs []Tensor, ba
 			c[i].ndim = C.int32_t(len(t.Dims))
 			c[i].dtype = C.adcg_dtype_to_dlpack(C.adcg_dtype(t.DType))
 			c[i].shape = &shape[0]
+			if t.Strides != nil {
+				strides := allocate[C.int64_t](p, len(t.Strides))
+				for d, stride := range t.Strides {
+					strides[d] = C.int64_t(stride)
+				}
+				c[i].strides = &strides[0]
+			}
 		}
 		return &c[0]
 	}

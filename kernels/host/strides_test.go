@@ -1,0 +1,321 @@
+package host_test
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/libadcg/libadcg/kernels"
+	"github.com/libadcg/libadcg/kernels/host"
+	"github.com/libadcg/libadcg/piecewise"
+)
+
+// placed is a tensor that lies in the middle of a larger one, whose other bytes nobody may touch.
+type placed struct {
+	host.Tensor
+	base    uintptr
+	size    int
+	offsets []int64 // in bytes from base, of every element in order
+}
+
+const untouched = 0xA5
+
+// place puts a compact tensor's bytes into memory with pad[d] elements before and behind along dim d.
+func place(dtype piecewise.DType, dims, pad []int64, content []byte) *placed {
+	n, size := len(dims), dtype.Size()
+	strides := make([]int64, n)
+	whole := int64(1)
+	start := int64(0)
+	for d := n - 1; d >= 0; d-- {
+		strides[d] = whole
+		start += pad[d] * whole
+		whole *= dims[d] + 2*pad[d]
+	}
+	memory := host.Alloc(int(whole * size))
+	for i := range memory {
+		memory[i] = untouched
+	}
+	p := &placed{base: host.Address(memory), size: len(memory), offsets: make([]int64, count(dims))}
+	p.Tensor = host.Tensor{DType: dtype, Dims: dims, Strides: strides, Address: p.base + uintptr(start*size)}
+	if !slices.ContainsFunc(pad, func(k int64) bool { return k > 0 }) {
+		p.Strides = nil
+	}
+	for i := range p.offsets {
+		rest, at := int64(i), start
+		for d := n - 1; d >= 0; d-- {
+			at += rest % dims[d] * strides[d]
+			rest /= dims[d]
+		}
+		p.offsets[i] = at * size
+		copy(memory[at*size:(at+1)*size], content[int64(i)*size:])
+	}
+	return p
+}
+
+// take gives the tensor's bytes, compact, and frees its memory. It fails if a byte around the tensor was written.
+func (p *placed) take(t *testing.T, what string) []byte {
+	t.Helper()
+	defer host.FreeAddress(p.base)
+	memory, size := host.Bytes(p.base, p.size), p.DType.Size()
+	var content []byte
+	for _, at := range p.offsets {
+		content = append(content, memory[at:at+size]...)
+		copy(memory[at:at+size], bytes.Repeat([]byte{untouched}, int(size)))
+	}
+	for i, b := range memory {
+		if b != untouched {
+			require.Failf(t, "written outside of the tensor", "byte %d; %s", i, what)
+		}
+	}
+	return content
+}
+
+func (a *array) bytes() []byte {
+	t := a.up()
+	defer release(t)
+	return slices.Clone(host.Bytes(t.Address, int(count(a.dims)*a.dtype.Size())))
+}
+
+// stridedCase is one call of an op, whose tensors are all compact in it.
+type stridedCase struct {
+	op     string
+	attrs  []piecewise.Attr
+	inputs []*array
+	output *array
+	batch  host.Batch
+}
+
+// run gives the bytes of the output and of all inputs afterwards. Pads are per tensor, the output last; nil: compact.
+// inPlace >= 0 gives the output the memory of that input.
+func (c *stridedCase) run(t *testing.T, pool uintptr, pads [][]int64, inPlace int, what string) [][]byte {
+	t.Helper()
+	var tensors []*placed
+	for i, a := range append(slices.Clone(c.inputs), c.output) {
+		if i == len(c.inputs) && inPlace >= 0 {
+			break
+		}
+		pad := pads[i]
+		if pad == nil {
+			pad = make([]int64, len(a.dims))
+		}
+		tensors = append(tensors, place(a.dtype, a.dims, pad, a.bytes()))
+	}
+	var in, out []host.Tensor
+	for _, p := range tensors {
+		in = append(in, p.Tensor)
+	}
+	if inPlace >= 0 {
+		out = in[inPlace : inPlace+1]
+	} else {
+		in, out = in[:len(c.inputs)], in[len(c.inputs):]
+	}
+	require.NoError(t, host.Launch(c.op, pool, c.attrs, in, out, c.batch), what)
+	var results [][]byte
+	for _, p := range tensors {
+		results = append(results, p.take(t, what))
+	}
+	if inPlace >= 0 {
+		return results[inPlace : inPlace+1]
+	}
+	return append(results[len(c.inputs):], results[:len(c.inputs)]...)
+}
+
+func stridedCases(rng *rand.Rand, dtype piecewise.DType) []stridedCase {
+	const rows = 37
+	other := map[piecewise.DType]piecewise.DType{piecewise.F32: piecewise.BF16, piecewise.BF16: piecewise.F32}[dtype]
+	r := func(dims ...int64) *array { return random(rng, dtype, dims...) }
+	decode := host.Batch{DecodeSeqs: rows}
+	index := make([]int32, rows)
+	for i := range index {
+		index[i] = int32(rng.IntN(rows))
+	}
+	rope := []piecewise.Attr{float("theta", 10000), integer("rotary_dim", 12), str("scaling", "none"), float("factor", 1), float("low", 1), float("high", 4), integer("original", 8192)}
+	cases := []stridedCase{
+		{"adcg.embedding", []piecewise.Attr{str("dtype", other.String())}, []*array{ints(index...), r(rows, 20)}, random(rng, other, rows, 20), decode},
+		{"adcg.embedding", []piecewise.Attr{str("dtype", "")}, []*array{ints(index...), r(rows, 20)}, r(rows, 20), decode},
+		{"adcg.linear", nil, []*array{r(rows, 50), r(33, 50), r(33)}, r(rows, 33), decode},
+		{"adcg.linear", nil, []*array{r(200, 3, 50), random(rng, other, 300, 150)}, r(200, 300), host.Batch{DecodeSeqs: 200}},
+		{"adcg.linear", nil, []*array{r(3, 2, 5, 1000), random(rng, other, 9, 10000)}, r(3, 9), host.Batch{DecodeSeqs: 3}},
+		{"adcg.rms_norm", []piecewise.Attr{float("eps", 1e-5)}, []*array{r(rows, 40), r(40)}, r(rows, 40), decode},
+		{"adcg.rms_norm", []piecewise.Attr{float("eps", 1e-5)}, []*array{r(rows, 3, 21), r(21)}, r(rows, 3, 21), decode},
+		{"adcg.rope", rope, []*array{r(rows, 3, 20), ints(index...)}, r(rows, 3, 20), decode},
+		{"adcg.gather_tokens", nil, []*array{r(rows, 3, 5), ints(index...)}, r(rows, 3, 5), decode},
+		{"adcg.gather_tokens", nil, []*array{r(rows, 9), ints(index...)}, r(rows, 9), decode},
+		{"adcg.argmax", nil, []*array{r(rows, 19)}, ints(make([]int32, rows)...), decode},
+		{"adcg.slice", []piecewise.Attr{integer("axis", -1), integer("start", 2), integer("length", 3)}, []*array{r(rows, 3, 7)}, r(rows, 3, 3), decode},
+		{"adcg.slice", []piecewise.Attr{integer("axis", 1), integer("start", 1), integer("length", 0)}, []*array{r(rows, 3, 7)}, r(rows, 2, 7), decode},
+		{"adcg.concat", []piecewise.Attr{integer("axis", 1)}, []*array{r(rows, 3, 7), r(rows, 1, 7), r(rows, 2, 7)}, r(rows, 6, 7), decode},
+	}
+	for _, op := range []string{"adcg.add", "adcg.silu_mul"} {
+		for _, dims := range [][]int64{{rows, 35}, {rows, 3, 16}, {300, 70}, {1, 40}} {
+			cases = append(cases, stridedCase{op, nil, []*array{r(dims...), r(dims...)}, r(dims...), host.Batch{DecodeSeqs: dims[0]}})
+		}
+	}
+	for _, kv := range []int64{1, 2} { // 3 sequences, at positions of their own
+		caches := []*array{random(rng, other, 4, 64, kv, 24), random(rng, other, 4, 64, kv, 20)}
+		cases = append(cases,
+			stridedCase{"adcg.attention", []piecewise.Attr{float("scale", 0), integer("window", 0), float("softcap", 0)},
+				append([]*array{r(rows, 4, 24), r(rows, kv, 24), r(rows, kv, 20)}, append(caches, ints(0, 30, 31, rows), ints(0, 9, 4), ints(2, 0, 3))...),
+				r(rows, 4, 20), host.Batch{PrefillSeqs: 2, PrefillTokens: rows - 1, DecodeSeqs: 1}})
+	}
+	return cases
+}
+
+// TestStrides compares every op that takes strides, in every place that its schema names, with itself over compact
+// tensors, which other tests compare with references.
+func TestStrides(t *testing.T) {
+	names := isas(t)
+	pool := host.NewPool(2)
+	defer host.FreePool(pool)
+	schemas, met := map[string]piecewise.OpSchema{}, map[string]bool{}
+	for _, s := range kernels.Library() {
+		schemas[s.Name] = s
+	}
+	paddings := map[int][][]int64{2: {{0, 3}}, 3: {{0, 1, 0}, {0, 0, 5}, {0, 2, 3}}, 4: {{0, 0, 0, 3}, {0, 1, 2, 0}, {0, 1, 1, 1}}}
+	for _, dtype := range floats {
+		for _, c := range stridedCases(rand.New(rand.NewPCG(21, 22)), dtype) {
+			s := schemas[c.op]
+			met[c.op] = true
+			want := c.run(t, 0, make([][]int64, len(c.inputs)+1), -1, c.op)
+			var may []int // the tensors that may have strides, the output last
+			for i := range c.inputs {
+				if s.StridedInputs>>i&1 != 0 {
+					may = append(may, i)
+				}
+			}
+			if s.StridedOutputs != 0 {
+				may = append(may, len(c.inputs))
+			}
+			require.NotEmpty(t, may, c.op)
+			dims := func(i int) []int64 { return append(slices.Clone(c.inputs), c.output)[i].dims }
+			for which := 0; which <= len(may); which++ { // one alone, then all
+				for variant := range 3 {
+					pads := make([][]int64, len(c.inputs)+1)
+					for j, i := range may {
+						if list := paddings[len(dims(i))]; list != nil && (which == j || which == len(may)) {
+							pads[i] = list[variant%len(list)]
+						}
+					}
+					for _, isa := range names {
+						require.NoError(t, host.SetISA(isa))
+						for _, threads := range []uintptr{0, pool} {
+							what := fmt.Sprintf("%s %v of %v on %s, pads %v", c.op, dtype, dims(0), isa, pads)
+							require.Equal(t, want, c.run(t, threads, pads, -1, what), what)
+						}
+						for _, a := range s.Aliases {
+							if a.Kind == piecewise.AliasInPlace {
+								what := fmt.Sprintf("%s %v of %v over input %d on %s, pads %v", c.op, dtype, dims(0), a.Input, isa, pads)
+								require.Equal(t, want[:1], c.run(t, pool, pads, a.Input, what), what)
+							}
+						}
+					}
+				}
+			}
+			require.NoError(t, host.SetISA(""))
+		}
+	}
+	for name, s := range schemas {
+		require.Equal(t, s.StridedInputs|s.StridedOutputs != 0, met[name], "%s declares strides, and no case has any", name)
+	}
+}
+
+// TestRowsInPieces wants a clear refusal of the one row that linear cannot put together.
+func TestRowsInPieces(t *testing.T) {
+	x, w := filled(piecewise.F32, 1, 1, 2, 20000), filled(piecewise.F32, 1, 1, 40000)
+	p := place(x.dtype, x.dims, []int64{0, 0, 1}, x.bytes())
+	defer host.FreeAddress(p.base)
+	weight, y := w.up(), zeros(piecewise.F32, 1, 1)
+	defer release(weight, y)
+	err := host.Launch("adcg.linear", 0, nil, []host.Tensor{p.Tensor, weight}, []host.Tensor{y}, host.Batch{DecodeSeqs: 1})
+	require.ErrorContains(t, err, "x: rows of 40000 elements in pieces")
+}
+
+// TestSliceAndConcat cuts and joins tensors of any type, rank and layout, and compares element by element.
+func TestSliceAndConcat(t *testing.T) {
+	rng := rand.New(rand.NewPCG(23, 24))
+	pool := host.NewPool(2)
+	defer host.FreePool(pool)
+	types := []piecewise.DType{piecewise.F32, piecewise.F16, piecewise.BF16, piecewise.F8E4M3, piecewise.I32, piecewise.I64, piecewise.U8, piecewise.Bool}
+	for round := range 400 {
+		dtype := types[round%len(types)]
+		rank := 1 + rng.IntN(5)
+		dims, pad := make([]int64, rank), func() []int64 {
+			p := make([]int64, rank)
+			for d := 1; d < rank; d++ {
+				p[d] = rng.Int64N(3)
+			}
+			return p
+		}
+		for d := range dims {
+			dims[d] = 1 + rng.Int64N(6)
+		}
+		if round%10 == 0 {
+			dims[0] = 3000 // for several tasks
+		}
+		axis := rng.IntN(rank)
+		named := int64(axis)
+		if round%2 == 0 {
+			named -= int64(rank)
+		}
+		var in []host.Tensor
+		var parts []*placed
+		var contents [][]byte
+		starts, whole := []int64{}, slices.Clone(dims)
+		whole[axis] = 0
+		for range 2 + rng.IntN(4) {
+			d := slices.Clone(dims)
+			d[axis] = 1 + rng.Int64N(5)
+			content := make([]byte, count(d)*dtype.Size())
+			for i := range content {
+				content[i] = byte(rng.Uint32())
+			}
+			starts = append(starts, whole[axis])
+			whole[axis] += d[axis]
+			p := place(dtype, d, pad(), content)
+			parts, contents, in = append(parts, p), append(contents, content), append(in, p.Tensor)
+		}
+		y := place(dtype, whole, pad(), make([]byte, count(whole)*dtype.Size()))
+		already := rng.IntN(len(in)) // lies where it belongs: its memory is the output's
+		inner := y.Strides
+		if inner == nil {
+			inner = make([]int64, rank)
+			for d, n := rank-1, int64(1); d >= 0; d-- {
+				inner[d] = n
+				n *= whole[d]
+			}
+		}
+		in[already].Address, in[already].Strides = y.Address+uintptr(starts[already]*inner[axis]*dtype.Size()), inner
+		// The expected whole, by the index along the axis alone: blocks of what is behind it, in turn.
+		size := int(dtype.Size() * count(dims[axis+1:]))
+		var want []byte
+		for outer := range int(count(dims[:axis])) {
+			for i, c := range contents {
+				n := size * int(in[i].Dims[axis])
+				want = append(want, c[outer*n:(outer+1)*n]...)
+			}
+		}
+		whole0 := host.Bytes(y.base, y.size)
+		for i, p := 0, parts[already]; i < len(p.offsets); i++ { // written by its producer
+			rest, to := int64(i), int64(in[already].Address-y.base)
+			for d := rank - 1; d >= 0; d-- {
+				to += rest % p.Dims[d] * inner[d] * dtype.Size()
+				rest /= p.Dims[d]
+			}
+			copy(whole0[to:to+dtype.Size()], contents[already][int64(i)*dtype.Size():(int64(i)+1)*dtype.Size()])
+		}
+		what := fmt.Sprintf("round %d: %v %v axis %d", round, dtype, whole, named)
+		require.NoError(t, host.Launch("adcg.concat", pool, []piecewise.Attr{integer("axis", named)}, in, []host.Tensor{y.Tensor}, host.Batch{}), what)
+		for i, p := range parts { // cut out again
+			out := place(dtype, p.Dims, pad(), make([]byte, len(contents[i])))
+			attrs := []piecewise.Attr{integer("axis", named), integer("start", starts[i]), integer("length", p.Dims[axis])}
+			require.NoError(t, host.Launch("adcg.slice", pool, attrs, []host.Tensor{y.Tensor}, []host.Tensor{out.Tensor}, host.Batch{}), what)
+			require.Equal(t, contents[i], out.take(t, what), "%s: part %d", what, i)
+			require.Equal(t, contents[i], p.take(t, what), "%s: input %d was written", what, i)
+		}
+		require.Equal(t, want, y.take(t, what), what)
+	}
+}
