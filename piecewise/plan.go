@@ -207,8 +207,25 @@ func (p *Plan) list(lt *lifetimes, scratch *workspaces) ([]block, error) {
 			b.Bytes = b.formula.At(g.Limits.MaxTokens, g.Limits.MaxSeqs)
 		}
 	}
-	slices.SortStableFunc(blocks, func(a, b block) int { return cmp.Compare(a.First, b.First) })
-	return blocks, nil
+	return inOrder(blocks, end), nil
+}
+
+// inOrder sorts blocks by their first times, which end at a time; those with the same stay as they were.
+func inOrder(blocks []block, end int) []block {
+	at := make([]int32, end+2)
+	for k := range blocks {
+		at[blocks[k].First+1]++
+	}
+	for t := range end {
+		at[t+1] += at[t]
+	}
+	out := make([]block, len(blocks))
+	for k := range blocks {
+		first := blocks[k].First
+		out[at[first]] = blocks[k]
+		at[first]++
+	}
+	return out
 }
 
 // store decides where every value lies, but for the offsets of blocks.
@@ -293,19 +310,28 @@ func (p *Plan) layOut(blocks []block, rungs []int64, o Options) {
 
 // sumBuckets adds up the lower bounds of an arena for each token bucket alone, at max_seqs.
 func (p *Plan) sumBuckets(blocks []block) (sum int64) {
-	end := len(p.Graph.Nodes) + 3
-	change := make([]int64, end)
+	type sized struct { // what the loop below needs of a block, close together
+		formula     Dim
+		scratch     *workspace
+		first, past int32
+	}
+	list := make([]sized, len(blocks))
+	for k := range blocks {
+		b := &blocks[k]
+		list[k] = sized{b.formula, b.scratch, int32(b.First), int32(b.Last + 1)}
+	}
+	change := make([]int64, len(p.Graph.Nodes)+3)
 	for k, bucket := range p.Buckets {
 		clear(change)
-		for i := range blocks {
-			b := &blocks[i]
+		for i := range list {
+			b := &list[i]
 			bytes := b.formula.At(bucket, p.Graph.Limits.MaxSeqs)
 			if b.scratch != nil {
 				bytes = b.scratch.buckets[k]
 			}
 			bytes = reserve(bytes)
-			change[b.First] += bytes
-			change[b.Last+1] -= bytes
+			change[b.first] += bytes
+			change[b.past] -= bytes
 		}
 		var live, most int64
 		for _, c := range change {
