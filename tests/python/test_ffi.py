@@ -24,6 +24,8 @@ STRUCTS = {
     "adcg_attr_spec": _ffi.AttrSpec,
     "adcg_batch": _ffi.Batch,
     "adcg_op_alias": _ffi.OpAlias,
+    "adcg_part": _ffi.Part,
+    "adcg_part_call": _ffi.PartCall,
     "adcg_infer_call": _ffi.InferCall,
     "adcg_op_call": _ffi.OpCall,
     "adcg_op_schema": _ffi.OpSchema,
