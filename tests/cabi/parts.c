@@ -49,7 +49,8 @@ static adcg_status halves_launch(const adcg_op_call *call, void *user_data) {
     float *to = adcg_data(y);
     if (call->phase == ADCG_PHASE_REPLAY) *(from == to ? &given : &copied) += 1;
     if (from == to) continue;
-    for (int64_t t = 0; t < y->shape[0]; t++) memcpy(to + t * (y->strides ? y->strides[0] : HALF), from + t * COLUMNS, HALF * sizeof(float));
+    for (int64_t t = 0; t < y->shape[0]; t++)
+      memcpy(to + t * (y->strides ? y->strides[0] : HALF), from + t * COLUMNS, HALF * sizeof(float));
   }
   return ADCG_OK;
 }
