@@ -19,6 +19,8 @@ LIBS := $(LIB) build/$(SONAME) build/libadcg.so
 
 MODEL ?= tests/data/models/tiny-go
 DEMO_ARGS ?= --buckets 8,16,32,48
+FILES ?= $(sort $(wildcard tests/data/minimalloc/*.csv))
+PLAN_ARGS ?= $(if $(filter command line,$(origin FILES)),,-generated 12 -seconds 15)
 VENV := .venv
 PY := $(VENV)/bin/python
 BENCH_PY = $(or $(wildcard .venv-peers/bin/python),$(PY))
@@ -30,7 +32,7 @@ STAGE := build/stage
 export PYTHONPATH := $(CURDIR)/bindings/python:$(CURDIR)/examples/python
 export ADCG_LIBRARY ?= $(CURDIR)/build/libadcg.so
 
-.PHONY: all demo test test-go test-cabi test-python bench bench-models bench-peers golden lint format install stage venv programs clean help
+.PHONY: all demo test test-go test-cabi test-python bench bench-plan bench-models bench-peers soak fuzz golden lint format install stage venv programs clean help
 .DELETE_ON_ERROR:
 
 all: $(LIBS) ## the library, in build/ (the default)
@@ -117,6 +119,18 @@ bench: $(LIBS) $(VENV)/stamp build/bench/replay ## replay against a bare C loop,
 
 bench-models: $(LIBS) $(VENV)/stamp ## what today's models need by our plan, and hold by other policies (MODELS_ARGS=...)
 	PYTHONPATH=$(PYTHONPATH):$(CURDIR)/tests/bench $(PY) -m plan_models $(MODELS_ARGS)
+
+bench-plan: ## the planner's search on instances of compilers and generated ones (FILES="a.csv b.csv", PLAN_ARGS=...)
+	$(GO) run ./tests/bench/plan $(PLAN_ARGS) $(FILES)
+
+SOAK_GRAPHS ?= 1000000
+FUZZ_TIME ?= 5m
+soak: ## plans 10^6 random graphs, every plan checked (SOAK_GRAPHS=N); minutes
+	ADCG_SOAK_GRAPHS=$(SOAK_GRAPHS) $(GO) test ./piecewise -run '^TestSoak$$' -v -count 1 -timeout 2h
+
+fuzz: ## each fuzz target of the planner for a while (FUZZ_TIME=5m)
+	@for f in $$(sed -n 's/^func \(Fuzz[A-Za-z]*\)(.*/\1/p' piecewise/*_test.go); do \
+		$(GO) test ./piecewise -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZ_TIME) || exit 1; done
 
 lint: $(VENV)/stamp $(YYJSON)/yyjson.h ## formats, vets, warnings as errors, types, import directions
 	tools/lint.sh $(VENV) $(STATICCHECK) $(YYJSON)

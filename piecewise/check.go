@@ -62,6 +62,14 @@ func (c *checker) checkLists() error {
 	return nil
 }
 
+// operand is an input or, behind them, an output of a node.
+func operand(n *Node, k int) Value {
+	if k < len(n.Inputs) {
+		return n.Inputs[k]
+	}
+	return n.Outputs[k-len(n.Inputs)]
+}
+
 // checkPartitions: every node is in one partition, in order; what must not be captured is not.
 func (c *checker) checkPartitions() error {
 	g := c.p.Graph
@@ -86,7 +94,7 @@ func (c *checker) checkPartitions() error {
 			if n.Kind != Static && n.Capture != CaptureAlways {
 				return Errorf(ErrInternal, "plan: partition %d: op `%s` in a %s, its capture support is %s", k, n.Name, part.Kind, n.Capture)
 			}
-			idle := n.Schema.Mutates == 0
+			idle := n.Schema.Mutates == 0 && len(n.Schema.Aliases) > 0
 			for out := range n.Outputs {
 				idle = idle && slices.ContainsFunc(n.Schema.Aliases, func(a Alias) bool { return a.Output == out && a.Kind == AliasView })
 			}
@@ -96,8 +104,9 @@ func (c *checker) checkPartitions() error {
 			if part.Kind == Views {
 				return Errorf(ErrInternal, "plan: partition %d: op `%s` among views alone", k, n.Name)
 			}
-			for _, v := range slices.Concat(n.Inputs, n.Outputs) {
-				t := g.Values[v].Type
+			for k := range len(n.Inputs) + len(n.Outputs) {
+				v := operand(n, k)
+				t := &g.Values[v].Type
 				if part.Kind == TokenSegment && t.Bytes(1, 1) != t.Bytes(1, 2) || part.Kind == SeqSegment && t.Bytes(1, 1) != t.Bytes(2, 1) {
 					return Errorf(ErrInternal, "plan: partition %d: op `%s` in a %s has `%s`, %s", k, n.Name, part.Kind, g.Values[v].Name, t)
 				}

@@ -2,7 +2,6 @@ package piecewise
 
 import (
 	"cmp"
-	"container/heap"
 	"slices"
 )
 
@@ -14,8 +13,8 @@ type contents struct {
 	block    int
 	from, to int
 	at       int64 // bytes, in the block
-	strides  Strides
-	shape    Type
+	strides  *Strides
+	shape    *Type
 	bytes    int64 // of a workspace
 	whole    Value // the value that these are joined to: they may lie in it; -1: none
 	over     Value // the value whose contents, or a part of them, they were written over by right; -1: none
@@ -58,16 +57,26 @@ func (c *checker) checkLayouts() error {
 // buffer is meant for.
 func (c *checker) checkStorage() error {
 	g := c.p.Graph
-	for v, info := range g.Values {
-		s := c.p.Storage[v]
+	number := make([]int, len(g.Values)) // of inputs among the inputs, of bound values among those
+	for _, list := range [][]Value{g.Inputs, g.Bound} {
+		for k, v := range list {
+			number[v] = k
+		}
+	}
+	counts := [...]int{PlaceArena: len(c.p.Blocks), PlaceInput: len(g.Inputs), PlaceBound: len(g.Bound), PlaceOutput: len(g.Outputs)}
+	for v := range g.Values {
+		info, s := &g.Values[v], &c.p.Storage[v]
 		ok := s.Offset >= 0
 		switch info.Role {
 		case RoleInput:
-			ok = s == Storage{Place: PlaceInput, Index: slices.Index(g.Inputs, Value(v))}
+			ok = *s == Storage{Place: PlaceInput, Index: number[v]}
 		case RoleWeight, RoleState:
-			ok = s == Storage{Place: PlaceBound, Index: slices.Index(g.Bound, Value(v))}
+			ok = *s == Storage{Place: PlaceBound, Index: number[v]}
 		default:
-			count := map[Place]int{PlaceArena: len(c.p.Blocks), PlaceInput: len(g.Inputs), PlaceBound: len(g.Bound), PlaceOutput: len(g.Outputs)}[s.Place]
+			count := 0
+			if s.Place >= PlaceArena && s.Place <= PlaceOutput {
+				count = counts[s.Place]
+			}
 			ok = ok && s.Index >= 0 && s.Index < count
 			if ok && s.Place == PlaceArena && c.p.Blocks[s.Index].Kind != BlockActivation {
 				ok = false
@@ -95,8 +104,12 @@ func stretch(whole Storage, wholeType, partType Type, at Part) Storage {
 	}
 	whole.Offset += at.Start * steps[at.Axis] * wholeType.DType.Size()
 	compact, same := dense(partType), true
-	for i, d := range partType.Dims {
-		same = same && (steps[i] == compact[i] || i > 0 && d.IsConstant() && d.Constant == 1)
+	for i := len(partType.Dims) - 1; i >= 0; i-- {
+		if d := partType.Dims[i]; i == 0 || d.Constant != 1 {
+			same = same && steps[i] == compact[i]
+		} else if steps[i] = 1; i+1 < len(partType.Dims) { // a dim of one element is stepped over as if it were dense
+			steps[i] = steps[i+1] * partType.Dims[i+1].Constant
+		}
 	}
 	if whole.Strides = steps; same {
 		whole.Strides = Strides{}
@@ -112,11 +125,13 @@ func (c *checker) traceContents() error {
 	for v := range g.Values {
 		c.root[v] = Value(v)
 	}
-	for i, n := range g.Nodes {
+	room := slices.Repeat([]int{-1}, len(g.Values)) // every output is some node's
+	for i := range g.Nodes {
+		n := &g.Nodes[i]
 		for _, v := range n.Inputs {
 			c.read[c.root[v]] = i + 1
 		}
-		c.shows[i] = slices.Repeat([]int{-1}, len(n.Outputs))
+		c.shows[i], room = room[:len(n.Outputs):len(n.Outputs)], room[len(n.Outputs):]
 		for _, v := range n.Outputs {
 			c.written[v], c.read[v] = i+1, i+1
 		}
@@ -210,7 +225,8 @@ func equalBytes(a, b int64) bool { return a == b }
 // checkForms: only who says so gets tensors with strides, and what is written lies in the arena or in an output.
 func (c *checker) checkForms() error {
 	g, p := c.p.Graph, c.p
-	for i, n := range g.Nodes {
+	for i := range g.Nodes {
+		n := &g.Nodes[i]
 		for j, v := range n.Inputs {
 			if p.Storage[v].Strides == (Strides{}) || !p.Runs[i] || n.Schema.StridedInputs>>j&1 != 0 {
 				continue
@@ -227,7 +243,7 @@ func (c *checker) checkForms() error {
 			if c.shows[i][k] >= 0 {
 				continue
 			}
-			s := p.Storage[v]
+			s := &p.Storage[v]
 			if s.Strides != (Strides{}) && n.Schema.StridedOutputs>>k&1 == 0 {
 				return Errorf(ErrInternal, "plan: op `%s`: output %d, `%s`, has strides", n.Name, k, g.Values[v].Name)
 			}
@@ -275,37 +291,44 @@ func (c *checker) checkOutputs() error {
 func (c *checker) placeContents() error {
 	g, p := c.p.Graph, c.p
 	c.of = slices.Repeat([]int{-1}, len(g.Values))
-	for v, info := range g.Values {
-		s := p.Storage[v]
+	c.contents = make([]contents, 0, len(g.Values)+len(p.Copies)+len(g.Nodes)/8)
+	for v := range g.Values {
+		info, s := &g.Values[v], &p.Storage[v]
 		if c.root[v] != Value(v) || s.Place == PlaceBound {
 			continue
 		}
-		block := s.Index
-		switch s.Place {
-		case PlaceInput:
-			block = p.InputBlock[s.Index]
-		case PlaceOutput:
-			block = p.OutputBlock[s.Index]
-		}
 		c.of[v] = len(c.contents)
-		c.contents = append(c.contents, contents{name: info.Name, block: block, from: 2 * c.written[v], to: 2*c.read[v] + 1, at: s.Offset,
-			strides: s.Strides, shape: info.Type, whole: -1, over: -1, value: Value(v)})
+		c.contents = append(c.contents, contents{name: info.Name, block: c.blockOf(Value(v)), from: 2 * c.written[v], to: 2*c.read[v] + 1, at: s.Offset,
+			strides: &s.Strides, shape: &info.Type, whole: -1, over: -1, value: Value(v)})
 	}
 	for _, cp := range p.Copies {
 		o := g.Outputs[cp.Output]
 		c.contents = append(c.contents, contents{name: o.Name, block: p.OutputBlock[cp.Output], from: 2 * c.end, to: 2*c.end + 1,
-			shape: g.Values[o.Value].Type, whole: -1, over: -1, value: -1})
+			strides: &Strides{}, shape: &g.Values[o.Value].Type, whole: -1, over: -1, value: -1})
 	}
 	return nil
+}
+
+// blockOf is the block that holds a value when all inputs and outputs are staged; -1 for weights and states.
+func (c *checker) blockOf(v Value) int {
+	s := &c.p.Storage[v]
+	lists := [...][]int{PlaceInput: c.p.InputBlock, PlaceOutput: c.p.OutputBlock}
+	if s.Place == PlaceArena {
+		return s.Index
+	} else if s.Place == PlaceBound {
+		return -1
+	}
+	return lists[s.Place][s.Index]
 }
 
 // findTakeovers finds the outputs that lie exactly where an input of their node lies, and may: they take the second half
 // of the node's time. Where they may not, both keep the whole, and will be found to overlap.
 func (c *checker) findTakeovers() error {
 	g := c.p.Graph
-	for i, n := range g.Nodes {
+	for i := range g.Nodes {
+		n := &g.Nodes[i]
 		for k, out := range n.Outputs {
-			if c.root[out] != out {
+			if c.root[out] != out || len(n.Schema.Aliases) == 0 {
 				continue
 			}
 			for j, in := range n.Inputs {
@@ -377,7 +400,9 @@ func separate(at int64, steps Strides, shape Type, other int64, otherSteps Strid
 		if steps == (Strides{}) {
 			row = dense
 		}
-		return at, at + reach*size, row * size
+		row *= size
+		first = at - at/max(row, 1)*row // whichever row it begins in
+		return first, first + reach*size, row
 	}
 	a, aEnd, aRow := columns(at, steps, shape)
 	b, bEnd, bRow := columns(other, otherSteps, otherShape)
@@ -410,8 +435,12 @@ func (c *checker) findJoins() error {
 
 func (c *checker) placeWorkspaces() error {
 	g, p := c.p.Graph, c.p
-	for i, n := range g.Nodes {
+	for i := range g.Nodes {
+		n := &g.Nodes[i]
 		k := p.WorkspaceBlock[i]
+		if k < 0 && n.Schema.Workspace == nil && p.WorkspaceBytes[i] == 0 {
+			continue
+		}
 		for _, l := range p.Layouts {
 			bytes, least := int64(0), int64(0)
 			if k >= 0 {
@@ -427,7 +456,7 @@ func (c *checker) placeWorkspaces() error {
 				}
 				var err error
 				if least, err = n.Schema.Workspace(inputs, outputs, n.Attrs, l.MaxTokens, g.Limits.MaxSeqs); err != nil {
-					return opError(&n, err)
+					return opError(n, err)
 				}
 			}
 			if bytes < least || bytes > p.WorkspaceBytes[i] {
@@ -436,7 +465,7 @@ func (c *checker) placeWorkspaces() error {
 		}
 		if k >= 0 {
 			c.contents = append(c.contents, contents{name: "workspace of " + n.Name, block: k, from: 2 * (i + 1), to: 2*(i+1) + 1, whole: -1, over: -1, value: -1,
-				bytes: p.WorkspaceBytes[i]})
+				strides: &Strides{}, bytes: p.WorkspaceBytes[i]})
 		} else if p.WorkspaceBytes[i] != 0 {
 			return Errorf(ErrInternal, "plan: op `%s`: %d bytes of workspace in no block", n.Name, p.WorkspaceBytes[i])
 		}
@@ -475,27 +504,29 @@ func (c *checker) checkBlocks() error {
 	}
 	held := make([]int, len(g.Values))
 	for k, b := range p.Blocks {
-		if want := min(1, len(b.Kind)-len(BlockActivation)); b.Kind != BlockActivation && uses[k] != 1 {
-			return Errorf(ErrInternal, "plan: %s `%s`: %d uses, must be %d", b.Kind, b.Name, uses[k], max(want, 1))
+		if b.Kind != BlockActivation && uses[k] != 1 {
+			return Errorf(ErrInternal, "plan: %s `%s`: %d uses, must be 1", b.Kind, b.Name, uses[k])
 		}
 		for _, v := range b.Values {
-			if v < 0 || int(v) >= len(held) || held[v] != 0 || p.blockOf(v) != k {
+			if v < 0 || int(v) >= len(held) || held[v] != 0 || c.blockOf(v) != k {
 				return Errorf(ErrInternal, "plan: value %d in block `%s`", v, b.Name)
 			}
 			held[v]++
 		}
 	}
-	for v, info := range g.Values {
+	for v := range g.Values {
 		if held[v] == 0 && p.Storage[v].Place != PlaceBound {
-			return Errorf(ErrInternal, "plan: `%s`: no block holds it", info.Name)
+			return Errorf(ErrInternal, "plan: `%s`: no block holds it", g.Values[v].Name)
 		}
 	}
-	for _, x := range c.contents {
-		b := p.Blocks[x.block]
+	for k := range c.contents {
+		x := &c.contents[k]
+		b := &p.Blocks[x.block]
 		if b.First > x.from/2 || b.Last < x.to/2 {
 			return Errorf(ErrInternal, "plan: `%s`: no block holds it from time %d to %d", x.name, x.from/2, x.to/2)
 		}
-		for _, l := range p.Layouts {
+		for j := range p.Layouts {
+			l := &p.Layouts[j]
 			if x.value < 0 && x.bytes > 0 {
 				continue // a workspace: its size was checked
 			}
@@ -516,7 +547,7 @@ func (x *contents) end(tokens, seqs int64) int64 {
 	switch {
 	case bytes == 0: // no row: nothing of it is touched
 		return 0
-	case x.strides == (Strides{}):
+	case *x.strides == (Strides{}):
 		return x.at + bytes
 	}
 	last := int64(0)
@@ -529,13 +560,26 @@ func (x *contents) end(tokens, seqs int64) int64 {
 // checkInside: in a block, what shares bytes does not share time, but for what is joined to something else there.
 func (c *checker) checkInside() error {
 	l := c.p.Graph.Limits
-	byBlock := make([][]int, len(c.p.Blocks))
-	for k, x := range c.contents {
-		byBlock[x.block] = append(byBlock[x.block], k)
+	begin := make([]int, len(c.p.Blocks)+1) // of each block's contents in order
+	for k := range c.contents {
+		begin[c.contents[k].block]++
 	}
-	for _, list := range byBlock {
-		slices.SortStableFunc(list, func(a, b int) int { return cmp.Compare(c.contents[a].from, c.contents[b].from) })
-		var live []int
+	for k := range c.p.Blocks {
+		begin[k+1] += begin[k]
+	}
+	order := make([]int, len(c.contents))
+	for k := len(order) - 1; k >= 0; k-- {
+		block := c.contents[k].block
+		begin[block]--
+		order[begin[block]] = k
+	}
+	byTime := func(a, b int) int { return cmp.Compare(c.contents[a].from, c.contents[b].from) }
+	var live []int
+	for block := range c.p.Blocks {
+		list := order[begin[block]:begin[block+1]]
+		if live = live[:0]; !slices.IsSortedFunc(list, byTime) {
+			slices.SortStableFunc(list, byTime)
+		}
 		for _, k := range list {
 			x := &c.contents[k]
 			live = slices.DeleteFunc(live, func(j int) bool { return c.contents[j].to < x.from })
@@ -543,7 +587,7 @@ func (c *checker) checkInside() error {
 				y := &c.contents[j]
 				right := c.belongs(x, y) || c.belongs(y, x)
 				apart := x.end(l.MaxTokens, l.MaxSeqs) <= y.at || y.end(l.MaxTokens, l.MaxSeqs) <= x.at
-				if !right && !apart && (x.value < 0 || y.value < 0 || !separate(x.at, x.strides, x.shape, y.at, y.strides, y.shape)) {
+				if !right && !apart && (x.value < 0 || y.value < 0 || !separate(x.at, *x.strides, *x.shape, y.at, *y.strides, *y.shape)) {
 					return Errorf(ErrInternal, "plan: `%s` overlaps `%s` at time %d, in one block", x.name, y.name, x.from/2)
 				}
 			}
@@ -583,11 +627,12 @@ func (c *checker) checkPinned() error {
 	g, p := c.p.Graph, c.p
 	for _, part := range p.Partitions {
 		for i := part.First; i < part.End && part.Kind == SeqSegment; i++ {
-			blocks := []int{p.WorkspaceBlock[i]}
-			for _, v := range slices.Concat(g.Nodes[i].Inputs, g.Nodes[i].Outputs) {
-				blocks = append(blocks, p.blockOf(v))
-			}
-			for _, k := range blocks {
+			n := &g.Nodes[i]
+			for j := range len(n.Inputs) + len(n.Outputs) + 1 {
+				k := p.WorkspaceBlock[i]
+				if j > 0 {
+					k = c.blockOf(operand(n, j-1))
+				}
 				for _, l := range p.Layouts {
 					if k >= 0 && p.Runs[i] && l.Offsets[k] != p.Blocks[k].Offset {
 						return Errorf(ErrInternal, "plan: `%s` of a seq segment moves from %d to %d", p.Blocks[k].Name, p.Blocks[k].Offset, l.Offsets[k])
@@ -608,27 +653,27 @@ func (c *checker) checkBetween() error {
 	for _, x := range c.contents { // what is said of a block's times is not believed
 		first[x.block], last[x.block] = min(first[x.block], x.from/2), max(last[x.block], x.to/2)
 	}
-	order := make([]int, len(p.Blocks))
+	order, ends := make([]int, len(p.Blocks)), make([]int, len(p.Blocks))
 	for k := range order {
-		order[k] = k
+		order[k], ends[k] = k, k
 	}
 	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(first[a], first[b]) })
+	slices.SortFunc(ends, func(a, b int) int { return cmp.Compare(last[a], last[b]) })
 	var most int64
 	for n, l := range p.Layouts {
 		var bound int64
 		size := func(k int) int64 { return (max(l.Bytes[k], 1) + Alignment - 1) / Alignment * Alignment }
 		var live []int
 		var bytes int64
-		ends := &endHeap{}
+		ended := 0
 		for _, k := range order {
 			if last[k] < 0 {
 				return Errorf(ErrInternal, "plan: block `%s` holds nothing", p.Blocks[k].Name)
 			}
-			for ends.Len() > 0 && (*ends)[0].time < first[k] {
-				gone := heap.Pop(ends).(blockEnd)
-				at, _ := slices.BinarySearchFunc(live, l.Offsets[gone.block], func(j int, at int64) int { return cmp.Compare(l.Offsets[j], at) })
+			for ; last[ends[ended]] < first[k]; ended++ {
+				at, _ := slices.BinarySearchFunc(live, l.Offsets[ends[ended]], func(j int, at int64) int { return cmp.Compare(l.Offsets[j], at) })
 				live = slices.Delete(live, at, at+1)
-				bytes -= size(gone.block)
+				bytes -= size(ends[ended])
 			}
 			at, same := slices.BinarySearchFunc(live, l.Offsets[k], func(j int, at int64) int { return cmp.Compare(l.Offsets[j], at) })
 			for _, near := range []int{at - 1, at} {
@@ -642,7 +687,6 @@ func (c *checker) checkBetween() error {
 				}
 			}
 			live = slices.Insert(live, at, k)
-			heap.Push(ends, blockEnd{last[k], k})
 			bytes += size(k)
 			bound = max(bound, bytes)
 		}
@@ -655,20 +699,4 @@ func (c *checker) checkBetween() error {
 		return Errorf(ErrInternal, "plan: lower bound %d and arena %d, but %d bytes are live at once", p.LowerBound, p.ArenaBytes, most)
 	}
 	return nil
-}
-
-type blockEnd struct{ time, block int }
-
-// endHeap has what ends first at its top.
-type endHeap []blockEnd
-
-func (h endHeap) Len() int           { return len(h) }
-func (h endHeap) Less(i, j int) bool { return h[i].time < h[j].time }
-func (h endHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *endHeap) Push(x any)        { *h = append(*h, x.(blockEnd)) }
-func (h *endHeap) Pop() any {
-	old := *h
-	last := old[len(old)-1]
-	*h = old[:len(old)-1]
-	return last
 }

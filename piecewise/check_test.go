@@ -220,24 +220,17 @@ func TestCheckAgreesWithTheSimulator(t *testing.T) {
 		r := rand.New(rand.NewSource(int64(1_000_000 + seed)))
 		g := randomGraph(t, r)
 		require.NoError(t, g.Freeze())
-		good, err := NewPlan(g, Options{})
+		good, err := NewPlan(g, Options{Layout: LayoutMode(r.Intn(3)), Buckets: []int64{1, 3, 6}, Nodes: -1})
 		require.NoError(t, err)
-		for range 6 {
+		for range 8 {
 			p := good.clone()
-			k := r.Intn(len(p.Blocks))
-			switch r.Intn(3) {
-			case 0:
-				moveBlock(p, k, p.Blocks[r.Intn(len(p.Blocks))].Offset)
-			case 1:
-				moveBlock(p, k, 64*r.Int63n(p.ArenaBytes/64))
-			case 2: // one value alone leaves its memory
-				from, to := &p.Storage[r.Intn(len(p.Storage))], p.Storage[r.Intn(len(p.Storage))]
-				*from = to
-			}
+			damage(p, r)
 			ok := Check(p) == nil
 			harm := try(p, g.Limits.MaxTokens, g.Limits.MaxSeqs, func() bool { return true })
-			if harm == nil {
-				harm = try(p, g.Limits.MaxTokens, 1, func() bool { return r.Intn(2) == 0 })
+			for _, tokens := range []int64{g.Limits.MaxTokens, 1, 1 + r.Int63n(g.Limits.MaxTokens)} {
+				if harm == nil {
+					harm = try(p, tokens, 1+r.Int63n(g.Limits.MaxSeqs), func() bool { return r.Intn(2) == 0 })
+				}
 			}
 			if ok {
 				passed++
@@ -253,6 +246,37 @@ func TestCheckAgreesWithTheSimulator(t *testing.T) {
 	t.Logf("%d damaged plans passed both, %d were refused, of which the simulator saw %d go wrong", passed, refused, harmful)
 	assert.Greater(t, passed, graphs/2)
 	assert.Greater(t, harmful, graphs)
+}
+
+// damage does to a plan what a faulty planner might.
+func damage(p *Plan, r *rand.Rand) {
+	k := r.Intn(len(p.Blocks))
+	one, other := &p.Storage[r.Intn(len(p.Storage))], p.Storage[r.Intn(len(p.Storage))]
+	switch r.Intn(8) {
+	case 0:
+		moveBlock(p, k, p.Blocks[r.Intn(len(p.Blocks))].Offset)
+	case 1:
+		moveBlock(p, k, 64*r.Int63n(p.ArenaBytes/64))
+	case 2: // one value alone leaves its memory
+		*one = other
+	case 3: // or lies elsewhere in it
+		one.Offset += []int64{-64, -4, 1, 4, 64}[r.Intn(5)]
+	case 4: // or with other strides
+		one.Strides = other.Strides
+	case 5: // in one layout alone
+		l := p.Layouts[r.Intn(len(p.Layouts))]
+		l.Offsets[k] = l.Offsets[r.Intn(len(l.Offsets))]
+		p.Blocks[k].Offset = p.Layouts[p.Main].Offsets[k]
+	case 6: // a block is too small in one layout
+		l := p.Layouts[r.Intn(len(p.Layouts))]
+		l.Bytes[k] /= 2
+		p.Blocks[k].Bytes = p.Layouts[p.Main].Bytes[k]
+	case 7: // another block as staging or scratch
+		lists := [][]int{p.InputBlock, p.OutputBlock, p.WorkspaceBlock}
+		if list := lists[r.Intn(len(lists))]; len(list) > 0 {
+			list[r.Intn(len(list))] = k
+		}
+	}
 }
 
 // try simulates a plan that may reach outside of every memory.

@@ -30,15 +30,27 @@ func (f form) stridesOf(t Type) Strides {
 	return f.strides
 }
 
-// normal gives strides of a type, zeroed if they are those of a compact tensor: a dim of extent 1 may have any. One of
-// the first dim counts, since it depends on the step.
+// normal gives strides of a type in the one form that stands for all that reach the same elements: zeroed if they are those
+// of a compact tensor, and of a dim of extent 1, which may have any, those of a dense one. The first dim's extent depends on
+// the step.
 func normal(t Type, s Strides) Strides {
-	for i, c := range compactStrides(t) {
-		if i < len(t.Dims) && s[i] != c && (i == 0 || t.Dims[i].Constant != 1) {
-			return s
+	compact := true
+	dense := int64(1)
+	for i := len(t.Dims) - 1; i >= 0; i-- {
+		if i > 0 && t.Dims[i].Constant == 1 {
+			s[i] = 1
+			if i < len(t.Dims)-1 {
+				s[i] = s[i+1] * t.Dims[i+1].Constant
+			}
+		} else if s[i] != dense {
+			compact = false
 		}
+		dense *= t.Dims[i].Constant
 	}
-	return Strides{}
+	if compact {
+		return Strides{}
+	}
+	return s
 }
 
 // part is the form of a part of a value that has the form f.
@@ -98,7 +110,7 @@ func (f form) view(from, to Type) (form, bool) {
 	return form{f.offset, normal(to, out)}, true
 }
 
-// hull is the bytes of a row, and of a value within each row of its memory: [from, to), if all rows are pitch apart.
+// hull is the columns of a value, bytes [from, to) of each row that it has; rows are pitch apart.
 func (f form) hull(t Type) (from, to, pitch int64) {
 	s := f.stridesOf(t)
 	last := int64(0)
@@ -106,7 +118,9 @@ func (f form) hull(t Type) (from, to, pitch int64) {
 		last += (t.Dims[i].Constant - 1) * s[i]
 	}
 	size := t.DType.Size()
-	return f.offset, f.offset + (last+1)*size, s[0] * size
+	pitch = s[0] * size
+	from = f.offset % max(pitch, 1) // it may begin in a later row
+	return from, from + (last+1)*size, pitch
 }
 
 // apart tells whether two values of one memory share no byte at any size: as columns of the same rows. Others, which only

@@ -1,7 +1,6 @@
 package piecewise
 
 import (
-	"cmp"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -10,85 +9,118 @@ import (
 // Effort bounds the search for a lower placement behind the first ones.
 type Effort struct {
 	Nodes  int64            // of search trees, all together; 0: no search
-	Time   time.Duration    // 0: no limit. With one, how far a search comes depends on the machine
+	Time   time.Duration    // of the search; 0: no limit. With one, how far a search comes depends on the machine
 	Enough int64            // a height that need not be improved on
 	Better func(*Placement) // if set: called with each placement that is lower than those before
 }
 
-// maxReach bounds the intervals that are searched: the sum over them of the sections that they live through.
-const maxReach = 1 << 20
+const (
+	maxReach  = 1 << 20 // the sections that all intervals live through, added up: no search beyond it
+	maxHeight = 1 << 61 // nor of higher placements, so that sums of two heights can be counted
+)
 
-// improver looks for placements lower than the best so far, in rounds. A round aims at a height: the bound, or half way
-// down to it. It cuts time into a few windows and solves them one after the other, the hardest first; intervals that reach
-// into a window that is solved have their offsets from there. Where a round fails, the sections of the window that failed
-// grow heavier, and are solved earlier in later rounds. Search trees have heavy tails: a round spends few nodes and leaves
-// the rest to chance, with other cuts, orders and rules. The chance is seeded: equal intervals, equal rounds.
+// improver looks for placements lower than the best so far, in rounds. A round aims at a height and chooses by chance how
+// to get there: it begins anew, or it takes what stands too high in the best placement out and finds it another place
+// (windows.go). Search trees have heavy tails, so that a round spends few nodes and leaves the rest to the next, with
+// other windows, orders and rules; what has led to a placement is chosen more often. The chance is seeded: equal
+// intervals, equal rounds.
 type improver struct {
-	items    []Interval
-	sec      sections
-	unit     int64     // heights are multiples of it
-	least    int64     // no placement is lower
+	items []Interval
+	given []int64 // per interval: the offset that it must have, -1: any
+	sec   sections
+	unit  int64 // heights are multiples of it
+	least int64 // no placement is lower
+	rng   *rand.Rand
+
+	member   [][]int32 // per section: its intervals
 	live     []int64   // per section: bytes
 	crossing []float64 // per section but the last: intervals that live in it and in the next
-	weight   []float64 // per section
+	weight   []float64 // per section: how often windows there failed
 	whole    *search   // of all sections; keeps its dead ends over the rounds
-	all      []int32   // the numbers of all intervals
-	given    []int64   // per interval: the offset that it must have, -1: any
-	fixed    []int64   // per interval: offset in this round, -1 if it has none yet
-	rng      *rand.Rand
 
-	// How often each way has led to a placement, and before the first time a guess, from instances of real compilers.
-	parts, budgets, rules, orders, noises []float64
-	chosen                                []*float64 // in this round
+	fixed  []int64 // per interval: offset in this round, -1 if it has none yet
+	solved []bool  // per section: it is in a window that has its offsets
+
+	ways   ways
+	chosen []*float64 // weights of the ways of this round
+	step   [2]float64 // for a round that repairs, and one that begins anew: which part of the way down it aims at
 
 	nodes    int64
 	deadline time.Time // zero: none
 	best     *Placement
 }
 
+// ways to go on, and how often each has led to a placement; before the first time a guess, from instances of real
+// compilers.
+type ways struct {
+	repair []float64 // the best placement; or begin anew
+	parts  []float64 // windows to begin with, less one
+	inside []float64 // intervals in a window of a repair: 10, 20, 40, 80
+	budget []float64 // nodes of a search: 250, 500, 1000, ...
+	wider  []float64 // how often a window that failed is widened
+	rule   []float64 // of searches
+	fit    []float64 // whether what fits the skyline is tried first
+	order  []float64 // measures
+	noise  []float64 // in the order: none, some
+}
+
+func newWays() ways {
+	return ways{
+		repair: []float64{3, 1}, parts: []float64{3, 3, 2, 1, 1, 1, 1, 1}, inside: []float64{1, 1, 1, 1},
+		budget: []float64{4, 4, 2, 1, 0.5, 0.25}, wider: []float64{0.5, 1, 1, 1, 1, 1}, rule: []float64{1, 1, 1, 1, 1},
+		fit: []float64{1, 1}, order: []float64{3, 1, 1, 1, 1}, noise: []float64{3, 1},
+	}
+}
+
 // improve searches for a placement lower than best, whose offsets are of the same intervals. given are offsets that must
-// stay; nil: none.
+// stay, -1: any; nil: any for all.
 func improve(items []Interval, given []int64, best *Placement, effort Effort) {
-	if effort.Nodes <= 0 || best.Height <= best.Bound {
+	if effort.Nodes <= 0 || best.Height <= best.Bound || best.Height > maxHeight {
 		return
 	}
 	m := newImprover(items, given, best, effort)
-	for reach, i := int64(0), 0; i < len(items); i++ {
-		if reach += int64(m.sec.hi[i] - m.sec.lo[i] + 1); reach > maxReach {
-			return
-		}
+	if m == nil {
+		return
 	}
-	for round := 0; m.nodes > 0 && best.Height > max(m.least, effort.Enough) && (m.deadline.IsZero() || time.Now().Before(m.deadline)); round++ {
-		if m.round(m.aim(round)) {
-			for i := range items {
-				best.Offsets[i] = m.fixed[i]
-			}
-			best.Height = heightOf(items, best.Offsets)
-			if effort.Better != nil {
-				effort.Better(best)
-			}
+	for best.Height > max(m.least, effort.Enough) && m.goesOn() {
+		if !m.round() {
+			continue
+		}
+		copy(best.Offsets, m.fixed)
+		best.Height = 0
+		for i, it := range items {
+			best.Height = max(best.Height, best.Offsets[i]+it.Size)
+		}
+		if effort.Better != nil {
+			effort.Better(best)
 		}
 	}
 }
 
+// newImprover gives nil if the intervals reach too far.
 func newImprover(items []Interval, given []int64, best *Placement, effort Effort) *improver {
 	if given == nil {
 		given = slices.Repeat([]int64{-1}, len(items))
 	}
-	m := &improver{items: items, sec: newSections(items), least: best.Bound, best: best, nodes: effort.Nodes, given: given,
-		fixed: make([]int64, len(items)), rng: rand.New(rand.NewPCG(1, 2)),
-		parts: []float64{3, 3, 2, 1}, budgets: []float64{4, 4, 2, 1, 0.5, 0.25}, rules: []float64{1, 1, 1, 1, 1},
-		orders: []float64{3, 1, 1, 1, 1}, noises: []float64{3, 1}}
+	m := &improver{items: items, given: given, sec: newSections(items), least: best.Bound, best: best, nodes: effort.Nodes,
+		fixed: make([]int64, len(items)), rng: rand.New(rand.NewPCG(1, 2)), ways: newWays(), step: [2]float64{0.5, 0.5}}
+	if m.sec.reach() > maxReach {
+		return nil
+	}
 	if effort.Time > 0 {
 		m.deadline = time.Now().Add(effort.Time)
 	}
-	m.live, m.crossing, m.weight = make([]int64, m.sec.count), make([]float64, m.sec.count), make([]float64, m.sec.count)
+	count := m.sec.count
+	m.member, m.live, m.crossing, m.weight = make([][]int32, count), make([]int64, count), make([]float64, count), make([]float64, count)
+	m.solved = make([]bool, count)
 	for i, it := range items {
 		m.unit = gcd(m.unit, it.Size)
-		if given[i] > 0 {
+		if given[i] >= 0 {
 			m.unit = gcd(m.unit, given[i])
+			m.least = max(m.least, given[i]+it.Size)
 		}
 		for t := m.sec.lo[i]; t <= m.sec.hi[i]; t++ {
+			m.member[t] = append(m.member[t], int32(i))
 			m.live[t] += it.Size
 			if t < m.sec.hi[i] {
 				m.crossing[t]++
@@ -105,157 +137,58 @@ func gcd(a, b int64) int64 {
 	return a
 }
 
-func heightOf(items []Interval, offsets []int64) int64 {
-	var height int64
-	for i, it := range items {
-		height = max(height, offsets[i]+it.Size)
-	}
-	return height
-}
-
-// aim is the height that a round tries to reach. Far above the least, it is some part of the way down, which succeeds
-// often; near it, that is tried every fourth time, and else the least itself.
-func (m *improver) aim(round int) int64 {
-	gap := m.best.Height - m.least
-	if gap > m.least/20 || round%4 == 0 {
-		return m.least + gap*int64(1+m.rng.IntN(3))/4/m.unit*m.unit
-	}
-	return m.least
-}
-
-type window struct {
-	first, last int32 // sections
-	weight      float64
+// goesOn tells whether there are nodes and time left.
+func (m *improver) goesOn() bool {
+	return m.nodes > 0 && (m.deadline.IsZero() || time.Now().Before(m.deadline))
 }
 
 // round tries to place everything below a height; fixed holds the offsets then.
-func (m *improver) round(height int64) bool {
+func (m *improver) round() bool {
 	m.chosen = m.chosen[:0]
-	windows := m.cut(1 + m.choose(m.parts))
-	copy(m.fixed, m.given)
-	budget := int64(250) << m.choose(m.budgets)
-	for _, w := range windows {
-		s, ids := m.searchOf(w, len(windows) == 1)
-		result := gaveUp
-		for try := 0; try < 2 && result == gaveUp && m.nodes > 0; try++ {
-			m.shuffle(s)
-			result = s.run(height, min(budget, m.nodes))
-			m.nodes -= s.nodes + 1 // a run that ends at its root costs something too
-		}
-		if result == impossible && len(windows) == 1 {
-			m.least = max(m.least, height+m.unit)
-		}
-		if result != found {
-			for t := w.first; t <= w.last; t++ {
-				m.weight[t] += 10 / float64(w.last-w.first+1)
-			}
-			return false
-		}
-		for k, i := range ids {
-			m.fixed[i] = s.offset[k]
-		}
+	m.nodes-- // whatever it comes to
+	way := m.choose(m.ways.repair)
+	height := m.aim(m.step[way])
+	budget := int64(250) << m.choose(m.ways.budget)
+	wider := m.choose(m.ways.wider)
+	var done bool
+	if way == 0 {
+		done = m.repair(height, budget, wider)
+	} else {
+		done = m.anew(height, budget, wider)
 	}
-	for _, c := range m.chosen {
-		*c++
+	switch step := &m.step[way]; {
+	case done:
+		*step = min(0.75, 1.5**step)
+		for _, weight := range m.chosen {
+			*weight++
+		}
+	case height > m.least:
+		*step = max(0.03, 0.9**step)
 	}
-	return true
+	return done
+}
+
+// aim is the height that a round tries to reach: some part of the way down to the least. Every fourth time it is the
+// least itself, where searches that must fail do so soon.
+func (m *improver) aim(part float64) int64 {
+	if m.rng.IntN(4) == 0 {
+		return m.least
+	}
+	down := int64(float64(m.best.Height-m.least)*part) / m.unit * m.unit
+	return max(m.least, m.best.Height-max(m.unit, down))
 }
 
 // choose picks one of several ways by chance, in proportion to how often each has led to a placement.
-func (m *improver) choose(ways []float64) int {
+func (m *improver) choose(weights []float64) int {
 	var sum float64
-	for _, w := range ways {
+	for _, w := range weights {
 		sum += w
 	}
 	at := m.rng.Float64() * sum
-	for k := range ways {
-		if at -= ways[k]; at < 0 || k == len(ways)-1 {
-			m.chosen = append(m.chosen, &ways[k])
-			return k
-		}
+	k := 0
+	for ; k < len(weights)-1 && at >= weights[k]; k++ {
+		at -= weights[k]
 	}
-	return 0
-}
-
-// cut divides the sections at random places, where few intervals cross, and sorts the windows: those that failed often and
-// those with little room come first.
-func (m *improver) cut(parts int) []window {
-	last := m.sec.count - 1
-	ends := []int32{last}
-	for range min(parts-1, int(last)) {
-		at, least := int32(-1), 0.0
-		for range 4 {
-			t := m.rng.Int32N(last)
-			if score := m.crossing[t] * (0.5 + m.rng.Float64()); at < 0 || score < least {
-				at, least = t, score
-			}
-		}
-		ends = append(ends, at)
-	}
-	slices.Sort(ends)
-	var windows []window
-	first := int32(0)
-	for _, end := range slices.Compact(ends) {
-		w := window{first: first, last: end}
-		for t := first; t <= end; t++ {
-			w.weight = max(w.weight, m.weight[t]+20*float64(m.live[t])/float64(m.least))
-		}
-		windows = append(windows, w)
-		first = end + 1
-	}
-	slices.SortStableFunc(windows, func(a, b window) int { return cmp.Compare(b.weight, a.weight) })
-	return windows
-}
-
-// searchOf gives the search of a window's sections, and the intervals that it is about.
-func (m *improver) searchOf(w window, whole bool) (*search, []int32) {
-	if whole {
-		if m.whole == nil {
-			m.whole = newSearch(m.items, m.given)
-			m.all = make([]int32, len(m.items))
-			for i := range m.all {
-				m.all[i] = int32(i)
-			}
-		}
-		return m.whole, m.all
-	}
-	var ids []int32
-	var items []Interval
-	var fixed []int64
-	for i, it := range m.items {
-		lo, hi := max(m.sec.lo[i], w.first), min(m.sec.hi[i], w.last)
-		if lo <= hi {
-			ids = append(ids, int32(i))
-			items = append(items, Interval{int(lo), int(hi), it.Size})
-			fixed = append(fixed, m.fixed[i])
-		}
-	}
-	return newSearch(items, fixed), ids
-}
-
-// shuffle chooses the rule and the order of a search's next run.
-func (m *improver) shuffle(s *search) {
-	s.pick = rule(m.choose(m.rules))
-	measure := measures[m.choose(m.orders)]
-	noise := 0.3 * float64(m.choose(m.noises))
-	score := make([]float64, len(s.rank))
-	order := make([]int32, len(s.rank))
-	for i := range score {
-		length := float64(s.sec.hi[i] - s.sec.lo[i] + 1)
-		score[i] = measure(length, float64(s.size[i])) * (1 + noise*m.rng.Float64())
-		order[i] = int32(i)
-	}
-	slices.SortStableFunc(order, func(i, j int32) int { return cmp.Compare(score[j], score[i]) })
-	for k, i := range order {
-		s.rank[i] = int32(k)
-	}
-}
-
-// measures of an interval, by its length in sections and its size: the larger, the earlier it is tried.
-var measures = []func(length, size float64) float64{
-	func(l, _ float64) float64 { return l },
-	func(_, z float64) float64 { return z },
-	func(l, z float64) float64 { return l * z },
-	func(l, z float64) float64 { return l * l * z },
-	func(l, z float64) float64 { return l * z * z },
+	m.chosen = append(m.chosen, &weights[k])
+	return k
 }

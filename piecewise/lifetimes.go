@@ -28,14 +28,16 @@ type lifetimes struct {
 	of       []int  // per value: its memory
 	form     []form // per value: how it lies there
 	memories []memory
-	copies   []Copy // outputs that no memory is the buffer of
-	joined   int    // inputs that lie in what they are joined to
+	copies   []Copy  // outputs that no memory is the buffer of
+	joined   int     // inputs that lie in what they are joined to
+	singles  []Value // every value, for memories that hold one
 }
 
 // findLifetimes finds what lies together, from when to when. With join, the inputs of joining ops are written where they
 // will be joined, if they may: nothing is copied, but the whole is there from the first of them on.
 func findLifetimes(g *Graph, s *shares, join bool) *lifetimes {
-	lt := &lifetimes{g: g, shares: s, of: make([]int, len(g.Values)), form: make([]form, len(g.Values))}
+	lt := &lifetimes{g: g, shares: s, of: make([]int, len(g.Values)), form: make([]form, len(g.Values)),
+		memories: make([]memory, 0, len(g.Values)), singles: make([]Value, len(g.Values))}
 	lt.findReads()
 	for v, info := range g.Values {
 		if info.Role != RoleActivation {
@@ -45,10 +47,12 @@ func findLifetimes(g *Graph, s *shares, join bool) *lifetimes {
 	for i := range g.Nodes {
 		lt.placeOutputs(i, join)
 	}
-	lt.memories = slices.DeleteFunc(lt.memories, func(m memory) bool { return len(m.values) == 0 })
-	for k := range lt.memories {
-		for _, v := range lt.memories[k].values {
-			lt.of[v] = k
+	if lt.joined > 0 {
+		lt.memories = slices.DeleteFunc(lt.memories, func(m memory) bool { return len(m.values) == 0 })
+		for k := range lt.memories {
+			for _, v := range lt.memories[k].values {
+				lt.of[v] = k
+			}
 		}
 	}
 	for j, o := range g.Outputs {
@@ -97,7 +101,8 @@ func (lt *lifetimes) isWhole(v Value) bool {
 func (lt *lifetimes) open(v Value, first int) {
 	info := &lt.g.Values[v]
 	lt.of[v] = len(lt.memories)
-	lt.memories = append(lt.memories, memory{root: v, values: []Value{v}, role: info.Role, slot: info.Slot, bytes: byteFormula(info.Type),
+	lt.singles[v] = v
+	lt.memories = append(lt.memories, memory{root: v, values: lt.singles[v : v+1 : v+1], role: info.Role, slot: info.Slot, bytes: byteFormula(info.Type),
 		first: first, last: lt.need[v], born: info.Node, output: -1})
 }
 

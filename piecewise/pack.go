@@ -2,6 +2,7 @@ package piecewise
 
 import (
 	"cmp"
+	"math/bits"
 	"slices"
 )
 
@@ -23,8 +24,6 @@ const Alignment = 64
 
 func align(n int64) int64 { return (n + Alignment - 1) &^ (Alignment - 1) }
 
-func stableSort[T any](list []T, order func(a, b T) int) { slices.SortStableFunc(list, order) }
-
 // LowerBound is the most aligned bytes that are live at one time.
 func LowerBound(items []Interval) int64 {
 	aligned := slices.Clone(items)
@@ -36,14 +35,58 @@ func LowerBound(items []Interval) int64 {
 
 // peak is the largest sum of sizes at one time. Times must be 0 or more.
 func peak(items []Interval) int64 {
-	end := 0
-	for _, it := range items {
-		end = max(end, it.Last)
+	t := newTimes(items)
+	return t.peak(items)
+}
+
+// times are those of intervals, numbered by the distinct times at which one begins: two share a time as before, and no sum
+// is larger in between.
+type times struct {
+	count  int
+	lo, hi []int32 // per interval, both inclusive
+}
+
+func newTimes(items []Interval) times {
+	starts := make([]int, len(items))
+	for i, it := range items {
+		starts[i] = it.First
 	}
-	change := make([]int64, end+2)
-	for _, it := range items {
-		change[it.First] += it.Size
-		change[it.Last+1] -= it.Size
+	slices.Sort(starts)
+	starts = slices.Compact(starts)
+	var before []int32 // per time from the first start to the last: starts before it; if they stand close enough
+	if n := len(starts); n > 0 && starts[n-1]-starts[0] < 16*n {
+		before = make([]int32, starts[n-1]-starts[0]+1)
+		k := 0
+		for t := range before {
+			before[t] = int32(k)
+			if starts[k] == t+starts[0] {
+				k++
+			}
+		}
+	}
+	number := func(time int) int32 {
+		switch k := 0; {
+		case time > starts[len(starts)-1]:
+			return int32(len(starts))
+		case before != nil:
+			return before[time-starts[0]]
+		default:
+			k, _ = slices.BinarySearch(starts, time)
+			return int32(k)
+		}
+	}
+	t := times{len(starts), make([]int32, len(items)), make([]int32, len(items))}
+	for i, it := range items {
+		t.lo[i], t.hi[i] = number(it.First), number(it.Last+1)-1
+	}
+	return t
+}
+
+func (t *times) peak(items []Interval) int64 {
+	change := make([]int64, t.count+1)
+	for i, it := range items {
+		change[t.lo[i]] += it.Size
+		change[t.hi[i]+1] -= it.Size
 	}
 	var live, most int64
 	for _, c := range change {
@@ -63,14 +106,9 @@ func Pack(items []Interval, effort Effort) Placement { return PackAround(items, 
 func PackAround(items []Interval, fixed []int64, effort Effort) Placement {
 	p := newPacker(items)
 	p.fixed = fixed
-	best := Placement{Offsets: make([]int64, len(items)), Height: -1, Bound: peak(p.items)}
+	best := Placement{Offsets: make([]int64, len(items)), Height: -1, Bound: p.peak(p.items)}
 	for _, order := range orders {
-		sequence := make([]int32, len(items))
-		for i := range sequence {
-			sequence[i] = int32(i)
-		}
-		slices.SortStableFunc(sequence, func(a, b int32) int { return order(p.items[a], p.items[b]) })
-		if height, ok := p.place(sequence, best.Height); ok {
+		if height, ok := p.place(p.sequence(order), best.Height); ok {
 			best.Height = height
 			copy(best.Offsets, p.offsets)
 			if effort.Better != nil {
@@ -85,76 +123,89 @@ func PackAround(items []Interval, fixed []int64, effort Effort) Placement {
 	return best
 }
 
-// orders in which intervals are placed.
-var orders = []func(a, b Interval) int{
+// orders in which intervals are placed: by up to three numbers, the largest first; bySize breaks ties.
+var orders = []func(Interval) key{
 	bySize,
-	byArea,
-	byFirst,
-	func(a, b Interval) int { return cmp.Or(cmp.Compare(b.length(), a.length()), bySize(a, b)) },
-	func(a, b Interval) int { return cmp.Or(cmp.Compare(b.Last, a.Last), bySize(a, b)) },
-	func(a, b Interval) int { return cmp.Or(cmp.Compare(logOf(b.Size), logOf(a.Size)), byFirst(a, b)) },
-	func(a, b Interval) int {
-		return cmp.Or(cmp.Compare(logOf(b.Size), logOf(a.Size)), cmp.Compare(b.length(), a.length()))
+	func(it Interval) key {
+		return key{a: int64(float64(it.Size) * float64(it.length())), b: it.Size, c: it.length()}
 	},
+	func(it Interval) key { return key{a: -int64(it.First), b: it.Size, c: it.length()} },
+	func(it Interval) key { return key{a: it.length(), b: it.Size} },
+	func(it Interval) key { return key{a: int64(it.Last), b: it.Size, c: it.length()} },
+	func(it Interval) key { return key{a: classOf(it.Size), b: -int64(it.First), c: it.Size} },
+	func(it Interval) key { return key{a: classOf(it.Size), b: it.length(), c: it.Size} },
 }
+
+func bySize(it Interval) key { return key{a: it.Size, b: it.length(), c: -int64(it.First)} }
 
 func (it Interval) length() int64 { return int64(it.Last - it.First + 1) }
 
-func bySize(a, b Interval) int {
-	return cmp.Or(cmp.Compare(b.Size, a.Size), cmp.Compare(b.length(), a.length()), cmp.Compare(a.First, b.First))
-}
-func byArea(a, b Interval) int {
-	return cmp.Or(cmp.Compare(float64(b.Size)*float64(b.length()), float64(a.Size)*float64(a.length())), bySize(a, b))
-}
-func byFirst(a, b Interval) int { return cmp.Or(cmp.Compare(a.First, b.First), bySize(a, b)) }
+// classOf puts sizes that differ by less than a factor of two into a class.
+func classOf(size int64) int64 { return int64(bits.Len64(uint64(size))) }
 
-// logOf sorts sizes into classes that differ by a factor of two.
-func logOf(size int64) int {
-	n := 0
-	for ; size > 0; size >>= 1 {
-		n++
+// key is what an order compares, and the interval that it is of.
+type key struct {
+	a, b, c int64
+	item    int32
+}
+
+// sequence sorts the intervals by an order; the first of equal ones comes first.
+func (p *packer) sequence(order func(Interval) key) []int32 {
+	for i, it := range p.items {
+		p.keys[i] = order(it)
+		p.keys[i].item = int32(i)
 	}
-	return n
+	slices.SortFunc(p.keys, func(x, y key) int {
+		switch {
+		case x.a != y.a:
+			return cmp.Compare(y.a, x.a)
+		case x.b != y.b:
+			return cmp.Compare(y.b, x.b)
+		case x.c != y.c:
+			return cmp.Compare(y.c, x.c)
+		}
+		return cmp.Compare(x.item, y.item)
+	})
+	for k := range p.keys {
+		p.order[k] = p.keys[k].item
+	}
+	return p.order
 }
 
-// packer holds the intervals that are placed, so that those which share a time with another are found without looking
-// at all: a tree over the times for those that cover a time, and a list at each time for those that begin at it.
+// packer places intervals one after the other. A tree over the times holds what is taken, as unions of spans of memory:
+// deep models repeat the same few, so the unions stay short however many intervals there are. Node k of the tree has the
+// nodes 2k and 2k+1 below it; time t is node count+t.
 type packer struct {
-	items   []Interval // sizes aligned
-	lo, hi  []int32    // first and last time, numbered by the distinct first times: two share a time as before
+	items []Interval // sizes aligned
+	keys  []key      // of the items, sorted
+	order []int32
+	times
 	offsets []int64
 	fixed   []int64 // per interval: its offset, -1: any; nil: any for all
 
-	leaves int       // of the tree: a power of two
-	cover  [][]int32 // per tree node: intervals that cover its times, but not its parent's
-	head   []int32   // per time: an interval that begins at it, -1 if none
-	next   []int32   // per interval: another that begins at the same time
+	cover  [][]span // per inner tree node: taken at all its times by intervals that do not cover its parent's
+	within [][]span // per tree node: taken at some of its times by intervals that do not cover its parent's
 
 	dense  bool    // so many share times that one sorted list of all is quicker
 	sorted []int32 // if dense: all placed intervals by offset
-	near   []span
+
+	taken []span // at some time of the interval at hand
+	spare []span
+	slab  []span // what the unions of the tree grow into
 }
 
+// span of memory. Unions of them are sorted, and no two of one touch.
 type span struct{ from, to int64 }
 
 func newPacker(items []Interval) *packer {
 	n := len(items)
-	p := &packer{items: slices.Clone(items), lo: make([]int32, n), hi: make([]int32, n), offsets: make([]int64, n), next: make([]int32, n)}
-	starts := make([]int, n)
+	p := &packer{items: slices.Clone(items), times: newTimes(items), offsets: make([]int64, n), keys: make([]key, n), order: make([]int32, n)}
+	begin := make([]int32, p.count+1) // intervals that begin before a time
 	for i := range p.items {
 		p.items[i].Size = align(p.items[i].Size)
-		starts[i] = p.items[i].First
+		begin[p.lo[i]+1]++
 	}
-	slices.Sort(starts)
-	starts = slices.Compact(starts)
-	begin := make([]int32, len(starts)+1) // intervals that begin before a time
-	for i, it := range p.items {
-		lo, _ := slices.BinarySearch(starts, it.First)
-		hi, _ := slices.BinarySearch(starts, it.Last+1)
-		p.lo[i], p.hi[i] = int32(lo), int32(hi-1)
-		begin[lo+1]++
-	}
-	for t := range starts {
+	for t := range p.count {
 		begin[t+1] += begin[t]
 	}
 	pairs := 0
@@ -162,20 +213,17 @@ func newPacker(items []Interval) *packer {
 		pairs += int(begin[p.hi[i]+1] - begin[p.lo[i]])
 	}
 	p.dense = pairs > n*n/16
-	for p.leaves = 1; p.leaves < len(starts); p.leaves *= 2 {
-	}
-	p.cover = make([][]int32, 2*p.leaves)
-	p.head = make([]int32, len(starts))
+	p.cover, p.within = make([][]span, max(1, p.count)), make([][]span, 2*p.count)
 	return p
 }
 
 // place places all intervals in an order and gives the height; ok is false as soon as that is not below limit (-1: none).
 func (p *packer) place(order []int32, limit int64) (height int64, ok bool) {
-	for i := range p.cover {
-		p.cover[i] = p.cover[i][:0]
+	for node := range p.cover {
+		p.cover[node] = p.cover[node][:0]
 	}
-	for i := range p.head {
-		p.head[i] = -1
+	for node := range p.within {
+		p.within[node] = p.within[node][:0]
 	}
 	p.sorted = p.sorted[:0]
 	for i, at := range p.fixed {
@@ -190,7 +238,7 @@ func (p *packer) place(order []int32, limit int64) (height int64, ok bool) {
 			continue
 		}
 		p.collect(i)
-		at := tightest(p.near, p.items[i].Size)
+		at := tightest(p.taken, p.items[i].Size)
 		p.offsets[i] = at
 		height = max(height, at+p.items[i].Size)
 		if limit >= 0 && height >= limit {
@@ -201,61 +249,145 @@ func (p *packer) place(order []int32, limit int64) (height int64, ok bool) {
 	return height, true
 }
 
-// collect lists what is placed at times of interval i, by offset.
+// collect finds what is taken at the times of an interval.
 func (p *packer) collect(i int32) {
-	p.near = p.near[:0]
-	lo, hi := p.lo[i], p.hi[i]
+	p.taken = p.taken[:0]
 	if p.dense {
 		for _, j := range p.sorted {
-			if p.lo[j] <= hi && lo <= p.hi[j] {
-				p.near = append(p.near, span{p.offsets[j], p.offsets[j] + p.items[j].Size})
+			if p.lo[j] <= p.hi[i] && p.lo[i] <= p.hi[j] {
+				p.taken = extend(p.taken, p.spanOf(j))
 			}
 		}
 		return
 	}
-	for node := p.leaves + int(lo); node > 0; node /= 2 {
-		for _, j := range p.cover[node] {
-			p.near = append(p.near, span{p.offsets[j], p.offsets[j] + p.items[j].Size})
+	a, b := int(p.lo[i])+p.count, int(p.hi[i])+p.count
+	for x, y := a/2, b/2; x > 0; x, y = x/2, y/2 { // what covers the nodes above the first and the last time covers those
+		p.join(p.cover[x])
+		if x != y {
+			p.join(p.cover[y])
 		}
 	}
-	for t := lo + 1; t <= hi; t++ {
-		for j := p.head[t]; j >= 0; j = p.next[j] {
-			p.near = append(p.near, span{p.offsets[j], p.offsets[j] + p.items[j].Size})
+	for b++; a < b; a, b = a/2, b/2 {
+		if a&1 == 1 {
+			p.join(p.within[a])
+			a++
+		}
+		if b&1 == 1 {
+			b--
+			p.join(p.within[b])
 		}
 	}
-	slices.SortFunc(p.near, func(a, b span) int { return cmp.Compare(a.from, b.from) })
 }
 
+// join adds a union to taken.
+func (p *packer) join(with []span) {
+	if len(with) == 0 {
+		return
+	}
+	old, out := p.taken, p.spare[:0]
+	for len(old)+len(with) > 0 {
+		if len(with) == 0 || len(old) > 0 && old[0].from < with[0].from {
+			old, with = with, old
+		}
+		s := with[0]
+		with = with[1:]
+		out = extend(out, s)
+	}
+	p.taken, p.spare = out, p.taken
+}
+
+// extend adds a span that begins no lower than those of a union.
+func extend(union []span, s span) []span {
+	if last := len(union) - 1; last >= 0 && s.from <= union[last].to {
+		union[last].to = max(union[last].to, s.to)
+		return union
+	}
+	return append(union, s)
+}
+
+func (p *packer) spanOf(i int32) span { return span{p.offsets[i], p.offsets[i] + p.items[i].Size} }
+
+// insert takes the span of an interval that has its offset.
 func (p *packer) insert(i int32) {
 	if p.dense {
 		at, _ := slices.BinarySearchFunc(p.sorted, p.offsets[i], func(j int32, offset int64) int { return cmp.Compare(p.offsets[j], offset) })
 		p.sorted = slices.Insert(p.sorted, at, i)
 		return
 	}
-	p.next[i] = p.head[p.lo[i]]
-	p.head[p.lo[i]] = i
-	for a, b := int(p.lo[i])+p.leaves, int(p.hi[i])+p.leaves+1; a < b; a, b = a/2, b/2 {
+	s := p.spanOf(i)
+	for a, b := int(p.lo[i])+p.count, int(p.hi[i])+p.count+1; a < b; a, b = a/2, b/2 {
 		if a&1 == 1 {
-			p.cover[a] = append(p.cover[a], i)
+			p.take(a, s)
 			a++
 		}
 		if b&1 == 1 {
 			b--
-			p.cover[b] = append(p.cover[b], i)
+			p.take(b, s)
 		}
 	}
 }
 
-// tightest finds the offset of the smallest gap that holds size, the lowest of equal ones; behind the last span if none
-// does. spans are sorted by from, and may overlap.
-func tightest(spans []span, size int64) int64 {
+func (p *packer) take(node int, s span) {
+	if node >= p.count { // one time: within says all
+		p.within[node], _ = p.unite(p.within[node], s)
+		node /= 2
+	} else {
+		p.cover[node], _ = p.unite(p.cover[node], s)
+	}
+	for grown := true; grown && node > 0; node /= 2 { // a node that holds it already has told those above
+		p.within[node], grown = p.unite(p.within[node], s)
+	}
+}
+
+// unite adds a span to a union, and tells whether that had not held it.
+func (p *packer) unite(union []span, s span) ([]span, bool) {
+	first := 0
+	for end := len(union); first < end; {
+		if mid := (first + end) / 2; union[mid].to < s.from {
+			first = mid + 1
+		} else {
+			end = mid
+		}
+	}
+	end := first
+	for ; end < len(union) && union[end].from <= s.to; end++ {
+		if union[end].from <= s.from && s.to <= union[end].to {
+			return union, false
+		}
+		s.from, s.to = min(s.from, union[end].from), max(s.to, union[end].to)
+	}
+	if end == first {
+		if len(union) == cap(union) {
+			union = append(p.room(2*len(union)), union...)
+		}
+		return slices.Insert(union, first, s), true
+	}
+	union[first] = s
+	return slices.Delete(union, first+1, end), true
+}
+
+// room gives an empty union for so many spans, 2 at least. There are many, and most stay small: one allocation serves
+// hundreds.
+func (p *packer) room(size int) []span {
+	size = max(size, 2)
+	if len(p.slab) < size {
+		p.slab = make([]span, max(size, min(2*len(p.items), 1<<13)))
+	}
+	union := p.slab[:0:size]
+	p.slab = p.slab[size:]
+	return union
+}
+
+// tightest finds the offset of the smallest gap of a union that holds size, the lowest of equal ones; behind the last span
+// if none does.
+func tightest(union []span, size int64) int64 {
 	var end, at int64
 	best := int64(-1)
-	for _, s := range spans {
+	for _, s := range union {
 		if gap := s.from - end; gap >= size && (best < 0 || gap < best) {
 			best, at = gap, end
 		}
-		end = max(end, s.to)
+		end = s.to
 	}
 	if best < 0 {
 		return end

@@ -63,30 +63,54 @@ func TestPackRandom(t *testing.T) {
 	assert.Less(t, float64(height)/float64(bound), 1.03)
 }
 
-// TestPackFindsNeighbours places with the tree and with the plain list: both must see the same neighbours.
-func TestPackFindsNeighbours(t *testing.T) {
+// TestPackFindsTheTightestGap compares each placing with one that looks at all intervals and all gaps.
+func TestPackFindsTheTightestGap(t *testing.T) {
 	r := rand.New(rand.NewSource(4))
 	for k := 0; k < 300; k++ {
 		items := make([]Interval, 1+r.Intn(80))
 		span := 1 + r.Intn(200)
 		for i := range items {
 			first := r.Intn(span)
-			items[i] = Interval{first, first + r.Intn(1+r.Intn(span)), 64 * (1 + r.Int63n(20))}
+			items[i] = Interval{first * (1 + k%3), first*(1+k%3) + r.Intn(1+r.Intn(span)), 64 * (1 + r.Int63n(20))}
 		}
 		order := make([]int32, len(items))
 		for i, j := range r.Perm(len(items)) {
 			order[i] = int32(j)
 		}
-		var heights [2]int64
-		var offsets [2][]int64
-		for m, dense := range []bool{false, true} {
-			p := newPacker(items)
-			p.dense = dense
-			heights[m], _ = p.place(order, -1)
-			requireValid(t, items, Placement{Offsets: p.offsets, Height: heights[m], Bound: LowerBound(items)})
-			offsets[m] = p.offsets
+		p := newPacker(items)
+		p.dense = k%2 == 1
+		height, ok := p.place(order, -1)
+		require.True(t, ok)
+		requireValid(t, items, Placement{Offsets: p.offsets, Height: height, Bound: LowerBound(items)})
+		for n, i := range order {
+			free := make([]bool, 80*20+21) // in units of 64 bytes, at the times of i
+			for at := range free {
+				free[at] = true
+			}
+			for _, j := range order[:n] {
+				if items[i].First <= items[j].Last && items[j].First <= items[i].Last {
+					for at := p.offsets[j]; at < p.offsets[j]+items[j].Size; at += 64 {
+						free[at/64] = false
+					}
+				}
+			}
+			best, expected := len(free)+1, 0
+			for from := 0; from < len(free); from++ {
+				to := from
+				for to < len(free) && free[to] {
+					to++
+				}
+				gap := to - from
+				if to == len(free) {
+					gap = len(free) // behind all
+				}
+				if int64(gap) >= items[i].Size/64 && gap < best {
+					best, expected = gap, from
+				}
+				from = to
+			}
+			require.Equal(t, int64(expected*64), p.offsets[i])
 		}
-		require.Equal(t, offsets[0], offsets[1])
 	}
 }
 

@@ -165,7 +165,7 @@ func blockBytes(b *block) int64 { return b.Bytes }
 func (p *Plan) list(lt *lifetimes, scratch *workspaces) ([]block, error) {
 	g := p.Graph
 	end := len(g.Nodes) + 1
-	var blocks []block
+	blocks := make([]block, 0, len(lt.memories)+2*len(g.Outputs)+len(g.Nodes)/8)
 	buffer := make([]*memory, len(g.Outputs)) // the memory that is written in an output's buffer
 	for k := range lt.memories {
 		m := &lt.memories[k]
@@ -267,13 +267,9 @@ func (p *Plan) layOut(blocks []block, rungs []int64, o Options) {
 	g := p.Graph
 	effort := Effort{Nodes: max(o.Nodes, 0), Time: o.Time}
 	items := intervals(blocks, blockBytes)
-	for k := range p.Buckets {
-		p.BucketSum += peak(intervals(blocks, func(b *block) int64 {
-			if b.scratch != nil {
-				return b.scratch.buckets[k]
-			}
-			return b.formula.At(p.Buckets[k], g.Limits.MaxSeqs)
-		}))
+	p.BucketSum = p.sumBuckets(blocks)
+	if len(p.Units) == 0 {
+		o.Layout = LayoutFixed // every step is eager, of any size: what its scratch needs is known at the buckets alone
 	}
 	if o.Layout != LayoutPerBucket {
 		p.use([]Layout{layout(g.Limits.MaxTokens, items, blocks, Pack(items, effort))})
@@ -285,6 +281,7 @@ func (p *Plan) layOut(blocks []block, rungs []int64, o Options) {
 		}
 	}
 	main := &p.Layouts[p.Main]
+	p.Blocks = make([]Block, 0, len(blocks))
 	for k := range blocks {
 		blocks[k].Offset, blocks[k].Bytes = main.Offsets[k], main.Bytes[k]
 		p.Blocks = append(p.Blocks, blocks[k].Block)
@@ -292,6 +289,32 @@ func (p *Plan) layOut(blocks []block, rungs []int64, o Options) {
 			p.StagingBytes += items[k].Size
 		}
 	}
+}
+
+// sumBuckets adds up the lower bounds of an arena for each token bucket alone, at max_seqs.
+func (p *Plan) sumBuckets(blocks []block) (sum int64) {
+	end := len(p.Graph.Nodes) + 3
+	change := make([]int64, end)
+	for k, bucket := range p.Buckets {
+		clear(change)
+		for i := range blocks {
+			b := &blocks[i]
+			bytes := b.formula.At(bucket, p.Graph.Limits.MaxSeqs)
+			if b.scratch != nil {
+				bytes = b.scratch.buckets[k]
+			}
+			bytes = reserve(bytes)
+			change[b.First] += bytes
+			change[b.Last+1] -= bytes
+		}
+		var live, most int64
+		for _, c := range change {
+			live += c
+			most = max(most, live)
+		}
+		sum += most
+	}
+	return sum
 }
 
 func heightOfAll(layouts []Layout) int64 {

@@ -1,6 +1,7 @@
 package piecewise
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -399,24 +400,29 @@ func TestPlanTime(t *testing.T) {
 	assert.Less(t, took, time.Minute, "far from what it takes, under the race detector too")
 }
 
+// BenchmarkPlan plans deep models for 64 token buckets: milliseconds for 5,000 values, tenths of a second for 100,000.
 func BenchmarkPlan(b *testing.B) {
-	bd := newBuild(&testing.T{}, 4096, 64)
-	llama(bd, 210, 512, 2048, 1000)
-	bd.freeze()
-	b.Run("NewPlan", func(b *testing.B) {
-		for b.Loop() {
-			if _, err := NewPlan(bd.g, Options{Mode: ModeFullAndPiecewise}); err != nil {
-				b.Fatal(err)
+	for _, layers := range []int{166, 3330} {
+		bd := newBuild(&testing.T{}, 4096, 64)
+		llama(bd, layers, 512, 2048, 1000)
+		bd.freeze()
+		size := fmt.Sprintf("%d values", len(bd.g.Values))
+		b.Run("NewPlan/"+size, func(b *testing.B) {
+			for b.Loop() {
+				if _, err := NewPlan(bd.g, Options{Mode: ModeFullAndPiecewise}); err != nil {
+					b.Fatal(err)
+				}
 			}
-		}
-	})
-	p, err := NewPlan(bd.g, Options{Mode: ModeFullAndPiecewise})
-	require.NoError(b, err)
-	b.Run("Check", func(b *testing.B) {
-		for b.Loop() {
-			if err := Check(p); err != nil {
-				b.Fatal(err)
+		})
+		p, err := NewPlan(bd.g, Options{Mode: ModeFullAndPiecewise})
+		require.NoError(b, err)
+		require.Len(b, p.Buckets, 64)
+		b.Run("of which Check/"+size, func(b *testing.B) {
+			for b.Loop() {
+				if err := Check(p); err != nil {
+					b.Fatal(err)
+				}
 			}
-		}
-	})
+		})
+	}
 }

@@ -3,7 +3,9 @@ package piecewise
 import (
 	"fmt"
 	"math/rand"
+	"os"
 	"slices"
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -506,6 +508,65 @@ func TestRandomGraphsReadWhatWasWritten(t *testing.T) {
 	require.Greater(t, copies, graphs/4)
 	require.Greater(t, strided, graphs/10, "the generator must reach parts")
 	require.Greater(t, layouts, graphs/10)
+}
+
+// randomOptions are of plans for random graphs.
+func randomOptions(r *rand.Rand) Options {
+	o := Options{Mode: Mode(r.Intn(5)), QueryLen: int64(r.Intn(2)), Layout: LayoutMode(r.Intn(3)), Nodes: int64(r.Intn(3)) * 50}
+	for range 1 + r.Intn(5) {
+		o.Buckets = append(o.Buckets, 1+r.Int63n(9))
+		o.SeqBuckets = append(o.SeqBuckets, 1+r.Int63n(5))
+	}
+	return o
+}
+
+// TestSoak plans as many random graphs, each for a random set of buckets, as the environment asks for; `make soak` does.
+// Every plan is checked where it is made, and every hundredth is run by the simulator.
+func TestSoak(t *testing.T) {
+	graphs, err := strconv.Atoi(os.Getenv("ADCG_SOAK_GRAPHS"))
+	if err != nil {
+		t.Skip("ADCG_SOAK_GRAPHS is not set: make soak")
+	}
+	atBound, layouts := 0, 0
+	for seed := range graphs {
+		r := rand.New(rand.NewSource(int64(1e9) + int64(seed)))
+		g := randomGraph(t, r)
+		require.NoError(t, g.Freeze(), "seed %d", seed)
+		p, err := NewPlan(g, randomOptions(r))
+		require.NoError(t, err, "seed %d", seed)
+		if p.ArenaBytes == p.LowerBound {
+			atBound++
+		}
+		layouts += len(p.Layouts)
+		if seed%100 == 0 {
+			tokens, seqs := p.Buckets[r.Intn(len(p.Buckets))], p.SeqBuckets[r.Intn(len(p.SeqBuckets))]
+			require.NoError(t, simulate(p, tokens, seqs, func() bool { return r.Intn(2) == 0 }), "seed %d", seed)
+		}
+	}
+	t.Logf("%d graphs, %d layouts: no plan that the checker rejects; %d arenas at their bound", graphs, layouts, atBound)
+}
+
+// FuzzPlan plans the graph that a seed stands for and damages the plan: the checker takes the first, and of the damaged ones
+// only those that the simulator takes too.
+func FuzzPlan(f *testing.F) {
+	for seed := range int64(20) {
+		f.Add(seed, seed*7)
+	}
+	f.Fuzz(func(t *testing.T, seed, options int64) {
+		g := randomGraph(t, rand.New(rand.NewSource(seed)))
+		require.NoError(t, g.Freeze())
+		r := rand.New(rand.NewSource(options))
+		p, err := NewPlan(g, randomOptions(r))
+		require.NoError(t, err)
+		tokens, seqs := 1+r.Int63n(g.Limits.MaxTokens), 1+r.Int63n(g.Limits.MaxSeqs)
+		short := func() bool { return r.Intn(2) == 0 }
+		require.NoError(t, simulate(p, p.Buckets[0], p.SeqBuckets[0], short))
+		q := p.clone()
+		damage(q, r)
+		if Check(q) == nil {
+			require.NoError(t, try(q, tokens, seqs, short))
+		}
+	})
 }
 
 // requireWorkspaces: scratch suffices at each size that the node is launched at.

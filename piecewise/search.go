@@ -2,8 +2,9 @@ package piecewise
 
 import (
 	"cmp"
-	"math/bits"
+	"math"
 	"slices"
+	"time"
 )
 
 // search looks for a placement of intervals below a given height, by depth-first search over canonical placements: those
@@ -13,8 +14,9 @@ import (
 // The state is a skyline: a floor at each section, below which nothing more will be placed. A decision is about one
 // section at the bottom of a valley of the skyline: one of the intervals that lie wholly in the valley is the lowest that
 // is left over this section, and rests on its floor; or none of them is, and the floor rises to where the next one can
-// rest, which wastes what is between. A branch ends when at some section the floor and what is left over it exceed the
-// height. Three things keep the tree small.
+// rest, which wastes what is between. A branch ends when at some section what is left over it does not fit any more, even
+// if all of it could be put on one another in the order of its supports, without a wait for anything else (stack). Three
+// more things keep the tree small.
 //
 //   - Floors rise by themselves to the lowest support of what is left over them, as far as that leads (propagate).
 //   - The skyline falls into parts that no interval connects: each is solved by itself.
@@ -22,7 +24,9 @@ import (
 //     are not among it cannot mend it, and are not tried otherwise (conflict-directed backjumping).
 //
 // Dead ends are remembered by a hash of the floors and of what is left, so that another order of the same decisions does
-// not visit them again. A collision could hide a placement, never make a wrong one.
+// not visit them again. A collision could hide a placement, never make a wrong one. Therefore nothing may be left out
+// for a reason that floors and what is left do not tell, such as what lies directly below: of two intervals with the same
+// sections either may come first. Of equal ones (twins) the first does.
 type search struct {
 	sec   sections
 	size  []int64
@@ -30,14 +34,17 @@ type search struct {
 	rank  []int32 // per interval: which is tried first
 	twin  []int32 // per interval: an earlier one with the same sections and size; -1 if none
 	pick  rule
+	fit   bool // those that fit the skyline are tried first
+	score []int8
 
 	height        int64
 	nodes, budget int64
+	deadline      time.Time // zero: none
 	stopped       bool
 
 	floor  []int64 // per section
 	left   []int64 // per section: the sizes of all that is not placed
-	over   []int32 // per section: the interval whose top is the floor; -1: none, it rose
+	end    []int64 // per section: what is left over it cannot end lower
 	blame  []uint64
 	member [][]int32 // per section: its intervals, those not placed first
 	count  []int32   // per section: how many are not placed
@@ -49,11 +56,13 @@ type search struct {
 	offset    []int64
 
 	trail    []change
-	saved    []uint64 // blames that undo brings back
-	queue    []int32  // sections whose floor may rise by itself
-	queued   []bool
-	crushed  int32 // a section whose floor lifted a fixed interval off its offset; -1
-	words    int   // of a blame
+	saved    []uint64  // blames that undo brings back
+	queue    []int32   // sections whose floor may rise by itself
+	waiting  []bool    // per section: its floor is to be looked at
+	queued   []bool    // per section: so is its end
+	stacked  [][]int32 // per section: its intervals by support, when it was last looked at
+	crushed  int32     // a section whose floor lifted a fixed interval off its offset; -1
+	words    int       // of a blame
 	conflict []uint64
 	room     [][]uint64 // per level: blame of what failed so far
 	why      []uint64
@@ -76,25 +85,13 @@ const (
 	numRules
 )
 
-type changeKind uint8
-
 const (
-	floorRose changeKind = iota
-	supportRose
-	wasPlaced
-)
-
-// change is what undo needs.
-type change struct {
-	kind  changeKind
-	at    int32 // section, or interval
-	other int32 // over, or supporter
-	old   int64
-}
-
-const (
-	never   = int64(1) << 62
+	never   = int64(math.MaxInt64)
 	noBlame = int32(-1)
+
+	maxWords  = 64      // of a blame: no deeper than 64 times that
+	maxFailed = 1 << 18 // dead ends that are remembered
+	maxTrail  = 1 << 21 // changes, and words of blame, that undo brings back
 )
 
 // newSearch takes intervals whose sizes are positive; fixed may be nil.
@@ -102,9 +99,10 @@ func newSearch(items []Interval, fixed []int64) *search {
 	n := len(items)
 	s := &search{sec: newSections(items), size: make([]int64, n), fixed: fixed, failed: map[uint64]struct{}{}}
 	m := int(s.sec.count)
-	s.words = (2*n+63)/64 + 1
-	s.floor, s.left, s.over, s.count = make([]int64, m), make([]int64, m), make([]int32, m), make([]int32, m)
-	s.blame, s.queued, s.member = make([]uint64, m*s.words), make([]bool, m), make([][]int32, m)
+	s.words = min((2*n+63)/64+1, maxWords)
+	s.floor, s.left, s.end, s.count = make([]int64, m), make([]int64, m), make([]int64, m), make([]int32, m)
+	s.blame, s.member = make([]uint64, m*s.words), make([][]int32, m)
+	s.waiting, s.queued = make([]bool, m), make([]bool, m)
 	s.support, s.supporter, s.offset = make([]int64, n), make([]int32, n), make([]int64, n)
 	s.placed, s.spot, s.rank, s.twin = make([]bool, n), make([][]int32, n), make([]int32, n), make([]int32, n)
 	s.conflict, s.why, s.nothing = make([]uint64, s.words), make([]uint64, s.words), make([]uint64, s.words)
@@ -128,6 +126,11 @@ func newSearch(items []Interval, fixed []int64) *search {
 			s.twin[i] = j
 		}
 		seen[key] = int32(i)
+	}
+	s.stacked = make([][]int32, m)
+	s.score = make([]int8, n)
+	for t := range s.member {
+		s.stacked[t] = slices.Clone(s.member[t])
 	}
 	if fixed == nil {
 		s.fixed = slices.Repeat([]int64{-1}, n)
@@ -158,7 +161,7 @@ func (s *search) run(height, budget int64) outcome {
 	}
 	s.dropQueue()
 	for t := range s.floor {
-		s.floor[t], s.left[t], s.over[t], s.count[t] = 0, 0, -1, int32(len(s.member[t]))
+		s.floor[t], s.left[t], s.end[t], s.count[t] = 0, 0, 0, int32(len(s.member[t]))
 		s.keys[t] = floorKey(int32(t), 0)
 		for _, i := range s.member[t] {
 			s.left[t] += s.size[i]
@@ -200,7 +203,8 @@ func (s *search) solve(a, b int32, level int) bool {
 			return s.solve(t, b, level) && s.solve(a, t, level)
 		}
 	}
-	if s.nodes++; s.nodes > s.budget || level >= 64*s.words {
+	if s.nodes++; s.nodes > s.budget || level >= 64*s.words || max(len(s.trail), len(s.saved)) > maxTrail ||
+		s.nodes%64 == 0 && !s.deadline.IsZero() && time.Now().After(s.deadline) {
 		s.stopped = true
 		return false
 	}
@@ -214,6 +218,9 @@ func (s *search) solve(a, b int32, level int) bool {
 	}
 	solved := s.decide(a, b, level)
 	if !solved && !s.stopped {
+		if len(s.failed) >= maxFailed { // few of the old ones come back
+			clear(s.failed)
+		}
 		s.failed[key] = struct{}{}
 	}
 	return solved
@@ -238,10 +245,20 @@ func (s *search) decide(a, b int32, level int) bool {
 			join(blamed, s.blameOf(s.supporter[i]))
 		}
 	}
-	slices.SortFunc(options, func(i, j int32) int { return cmp.Compare(s.rank[i], s.rank[j]) })
+	if s.fit {
+		for _, i := range options {
+			s.score[i] = s.fitness(i, a, b, first, last)
+		}
+	}
+	slices.SortFunc(options, func(i, j int32) int {
+		if s.fit && s.score[i] != s.score[j] {
+			return cmp.Compare(s.score[j], s.score[i])
+		}
+		return cmp.Compare(s.rank[i], s.rank[j])
+	})
 	for _, i := range options {
-		if s.needless(i) {
-			continue
+		if j := s.twin[i]; j >= 0 && !s.placed[j] {
+			continue // its twin would do as well, and is among the options
 		}
 		mark := len(s.trail)
 		if s.place(i, t, level) && s.solve(a, b, level+1) {
@@ -264,11 +281,11 @@ func (s *search) decide(a, b int32, level int) bool {
 		}
 	}
 	remove(blamed, level)
-	if next+s.left[t] <= s.height {
+	if next <= s.height-s.left[t] {
 		mark := len(s.trail)
 		copy(s.why, blamed)
 		add(s.why, level)
-		s.raise(t, next, -1, s.why)
+		s.raise(t, next, s.why)
 		if s.propagate() && s.solve(a, b, level+1) {
 			return true
 		}
@@ -294,7 +311,7 @@ func (s *search) choose(a, b int32) (section, first, last int32) {
 		}
 		if (l == a || s.floor[l-1] > s.floor[l]) && (r == b || s.floor[r+1] > s.floor[l]) {
 			for t := l; t <= r; t++ {
-				w, f := s.height-s.floor[t]-s.left[t], s.floor[t]
+				w, f := s.height-s.end[t], s.floor[t]
 				o := min(w, 1) // raising the floor is an option too
 				for _, i := range s.member[t][:s.count[t]] {
 					if s.support[i] == f {
@@ -324,183 +341,20 @@ func (s *search) choose(a, b int32) (section, first, last int32) {
 	return section, first, last
 }
 
-// needless tells whether placing i leads to nothing new: its twin, or the same two with their order turned round, would do
-// as well. Fixed intervals have no twin, and stay where they are.
-func (s *search) needless(i int32) bool {
-	if j := s.twin[i]; j >= 0 && !s.placed[j] {
-		return true
-	}
-	lo, hi := s.sec.lo[i], s.sec.hi[i]
-	below := s.over[lo]
-	return below > i && below == s.over[hi] && s.sec.lo[below] == lo && s.sec.hi[below] == hi && s.fixed[i] < 0 && s.fixed[below] < 0
-}
-
-// place puts an interval on its support, which is the floor of section t. False: a dead end.
-func (s *search) place(i, t int32, level int) bool {
-	s.trail = append(s.trail, change{kind: wasPlaced, at: i})
-	s.placed[i] = true
-	s.offset[i] = s.support[i]
+// fitness counts the edges of the skyline that placing an interval saves: where it meets a wall of its valley, or the end
+// of all, and once more if it is as high as the wall.
+func (s *search) fitness(i, a, b, first, last int32) int8 {
+	var n int8
 	top := s.support[i] + s.size[i]
-	copy(s.why, s.blameOf(t))
-	add(s.why, level)
-	lo, hi := s.sec.lo[i], s.sec.hi[i]
-	for u := lo; u <= hi; u++ {
-		s.left[u] -= s.size[i]
-		s.count[u]--
-		s.swap(u, i, s.count[u])
-	}
-	s.keys[lo] -= s.keyOf[i]
-	for u := lo; u <= hi; u++ {
-		s.raise(u, top, i, s.why)
-		s.enqueue(u)
-	}
-	return s.propagate()
-}
-
-// swap moves a member of a section to a spot.
-func (s *search) swap(t, i, to int32) {
-	members := s.member[t]
-	from := &s.spot[i][t-s.sec.lo[i]]
-	other := members[to]
-	s.spot[other][t-s.sec.lo[other]] = *from
-	members[*from], members[to] = other, i
-	*from = to
-}
-
-// raise lifts a floor, and the supports that it carries. by is the interval whose top it is, -1 if it is none's.
-func (s *search) raise(t int32, to int64, by int32, why []uint64) {
-	s.trail = append(s.trail, change{floorRose, t, s.over[t], s.floor[t]})
-	s.saved = append(s.saved, s.blameOf(t)...)
-	join(s.blameOf(t), why)
-	s.setFloor(t, to, by)
-	for _, i := range s.member[t][:s.count[t]] {
-		if s.support[i] >= to {
-			continue
-		}
-		s.trail = append(s.trail, change{supportRose, i, s.supporter[i], s.support[i]})
-		s.support[i], s.supporter[i] = to, t
-		if s.fixed[i] >= 0 {
-			s.crushed = t
-		}
-		for u := s.sec.lo[i]; u <= s.sec.hi[i]; u++ {
-			if s.floor[u] < to {
-				s.enqueue(u)
-			}
+	if s.sec.lo[i] == first {
+		if n++; first == a || s.floor[first-1] == top {
+			n++
 		}
 	}
-}
-
-func (s *search) enqueue(t int32) {
-	if !s.queued[t] {
-		s.queued[t] = true
-		s.queue = append(s.queue, t)
-	}
-}
-
-func (s *search) dropQueue() {
-	for _, t := range s.queue {
-		s.queued[t] = false
-	}
-	s.queue = s.queue[:0]
-}
-
-// propagate raises floors on which nothing can rest any more. False: a dead end, with the decisions to blame in conflict.
-func (s *search) propagate() bool {
-	for len(s.queue) > 0 && s.crushed < 0 {
-		t := s.queue[len(s.queue)-1]
-		s.queue = s.queue[:len(s.queue)-1]
-		s.queued[t] = false
-		members := s.member[t][:s.count[t]]
-		to := never
-		for _, i := range members {
-			if to = min(to, s.support[i]); to <= s.floor[t] {
-				break
-			}
-		}
-		if to <= s.floor[t] || len(members) == 0 {
-			continue
-		}
-		clear(s.why)
-		for _, i := range members {
-			join(s.why, s.blameOf(s.supporter[i]))
-		}
-		if to+s.left[t] > s.height {
-			copy(s.conflict, s.why)
-			join(s.conflict, s.blameOf(t))
-			s.dropQueue()
-			return false
-		}
-		s.raise(t, to, -1, s.why)
-	}
-	if s.crushed >= 0 {
-		copy(s.conflict, s.blameOf(s.crushed))
-		s.crushed = -1
-		s.dropQueue()
-		return false
-	}
-	return true
-}
-
-func (s *search) undo(mark int) {
-	for len(s.trail) > mark {
-		c := s.trail[len(s.trail)-1]
-		s.trail = s.trail[:len(s.trail)-1]
-		switch c.kind {
-		case floorRose:
-			s.setFloor(c.at, c.old, c.other)
-			from := len(s.saved) - s.words
-			copy(s.blameOf(c.at), s.saved[from:])
-			s.saved = s.saved[:from]
-		case supportRose:
-			s.support[c.at], s.supporter[c.at] = c.old, c.other
-		case wasPlaced: // it still stands behind the members that are left
-			s.placed[c.at] = false
-			s.keys[s.sec.lo[c.at]] += s.keyOf[c.at]
-			for t := s.sec.lo[c.at]; t <= s.sec.hi[c.at]; t++ {
-				s.left[t] += s.size[c.at]
-				s.count[t]++
-			}
+	if s.sec.hi[i] == last {
+		if n++; last == b || s.floor[last+1] == top {
+			n++
 		}
 	}
+	return n
 }
-
-func (s *search) setFloor(t int32, to int64, by int32) {
-	s.keys[t] += floorKey(t, to) - floorKey(t, s.floor[t])
-	s.floor[t], s.over[t] = to, by
-}
-
-// hash is of all that solve(a, b) depends on.
-func (s *search) hash(a, b int32) uint64 {
-	h := uint64(a)<<32 | uint64(b)
-	for _, key := range s.keys[a : b+1] {
-		h += key
-	}
-	return scramble(h)
-}
-
-func floorKey(t int32, floor int64) uint64 { return scramble(uint64(t)<<44 ^ uint64(floor)) }
-
-// scramble spreads the bits of a number over a word.
-func scramble(x uint64) uint64 {
-	hi, lo := bits.Mul64(x^0x9e3779b97f4a7c15, 0xd6e8feb86659fd93)
-	return hi ^ lo
-}
-
-// ---- Blame: sets of levels ----------------------------------------------------------------------------------
-
-func (s *search) blameOf(t int32) []uint64 {
-	if t < 0 {
-		return s.nothing
-	}
-	return s.blame[int(t)*s.words : int(t+1)*s.words]
-}
-
-func join(set, with []uint64) {
-	for k, w := range with {
-		set[k] |= w
-	}
-}
-
-func add(set []uint64, level int)      { set[level/64] |= 1 << (level % 64) }
-func remove(set []uint64, level int)   { set[level/64] &^= 1 << (level % 64) }
-func has(set []uint64, level int) bool { return set[level/64]>>(level%64)&1 != 0 }

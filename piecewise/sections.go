@@ -48,3 +48,12 @@ func newSections(items []Interval) sections {
 	}
 	return s
 }
+
+// reach is the number of sections that each interval lives through, added up.
+func (s *sections) reach() int64 {
+	var sum int64
+	for i := range s.lo {
+		sum += int64(s.hi[i] - s.lo[i] + 1)
+	}
+	return sum
+}

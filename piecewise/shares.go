@@ -4,30 +4,36 @@ package piecewise
 // their strides. It knows what reads each value, and in which form it is read.
 type shares struct {
 	g       *Graph
-	readers [][]reader // per value
-	output  []bool     // per value: the caller reads it, compactly
-	shown   [][]int    // per node and output: the input that it shows; -1: none. Nil: not decided yet
+	readers []reader // of all values, one value's after the other's
+	begin   []int32  // per value, and one more: where its readers begin
+	output  []bool   // per value: the caller reads it, compactly
+	shown   [][]int  // per node and output: the input that it shows; -1: none. Nil: not decided yet
 }
 
 type reader struct{ node, input int32 }
 
 func findShares(g *Graph) *shares {
-	s := &shares{g: g, readers: make([][]reader, len(g.Values)), output: make([]bool, len(g.Values)), shown: make([][]int, len(g.Nodes))}
-	count, outputs := make([]int, len(g.Values)), 0
+	s := &shares{g: g, begin: make([]int32, len(g.Values)+1), output: make([]bool, len(g.Values)), shown: make([][]int, len(g.Nodes))}
+	outputs := 0
 	for i := range g.Nodes {
 		outputs += len(g.Nodes[i].Outputs)
 		for _, v := range g.Nodes[i].Inputs {
-			count[v]++
+			s.begin[v+1]++
 		}
 	}
-	for v, n := range count {
-		s.readers[v] = make([]reader, 0, n)
+	for v := range g.Values {
+		s.begin[v+1] += s.begin[v]
 	}
-	for i := range g.Nodes {
-		for j, v := range g.Nodes[i].Inputs {
-			s.readers[v] = append(s.readers[v], reader{int32(i), int32(j)})
+	s.readers = make([]reader, s.begin[len(g.Values)])
+	for i := len(g.Nodes) - 1; i >= 0; i-- { // begin[v+1] walks down to where v's readers begin
+		for j := len(g.Nodes[i].Inputs) - 1; j >= 0; j-- {
+			v := g.Nodes[i].Inputs[j]
+			s.begin[v+1]--
+			s.readers[s.begin[v+1]] = reader{int32(i), int32(j)}
 		}
 	}
+	copy(s.begin, s.begin[1:])
+	s.begin[len(g.Values)] = int32(len(s.readers))
 	for _, o := range g.Outputs {
 		s.output[o.Value] = true
 	}
@@ -75,7 +81,7 @@ func (s *shares) mayHave(v Value, f form) bool {
 	if s.output[v] {
 		return false
 	}
-	for _, r := range s.readers[v] {
+	for _, r := range s.readers[s.begin[v]:s.begin[v+1]] {
 		if !s.mayRead(int(r.node), int(r.input), f) {
 			return false
 		}

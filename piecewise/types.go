@@ -23,7 +23,7 @@ const (
 	Bool   DType = 8
 )
 
-var dtypes = map[DType]struct {
+var dtypes = [...]struct {
 	name string
 	size int64
 }{
@@ -32,11 +32,16 @@ var dtypes = map[DType]struct {
 }
 
 // Size is one element's size in bytes; 0 for a number that is no element type.
-func (t DType) Size() int64 { return dtypes[t].size }
+func (t DType) Size() int64 {
+	if t < 0 || int(t) >= len(dtypes) {
+		return 0
+	}
+	return dtypes[t].size
+}
 
 func (t DType) String() string {
-	if d, ok := dtypes[t]; ok {
-		return d.name
+	if t.Size() > 0 {
+		return dtypes[t].name
 	}
 	return fmt.Sprintf("dtype(%d)", int32(t))
 }

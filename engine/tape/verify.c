@@ -142,8 +142,7 @@ static void poison_dead(const tape_exec *exec, const tape_unit *unit, int32_t no
     memory m = memory_of(exec, value, unit);
     bool shared = false; /* with a value that lives on: a view, or an output in place */
     for (int32_t o = 0; o < exec->num_values && !shared; o++)
-      shared = o != v && exec->values[o].last > node && producer[o] <= node &&
-               overlaps(m, memory_of(exec, &exec->values[o], unit));
+      shared = o != v && exec->values[o].last > node && producer[o] <= node && overlaps(m, memory_of(exec, &exec->values[o], unit));
     if (!shared) fill(m, kDead);
   }
 }

@@ -507,7 +507,8 @@ enum {
  * or of experts' padded tokens, may be largest at a small one. */
 enum {
   ADCG_LAYOUT_FIXED = 0,      /* one set of offsets, from the most that each block needs at any size */
-  ADCG_LAYOUT_PER_BUCKET = 1, /* each token bucket has its own offsets in the one arena: a size pays for what it needs itself */
+  ADCG_LAYOUT_PER_BUCKET = 1, /* each token bucket has its own offsets in the one arena: a size pays for what it needs itself. An
+                                 eager step has those of the bucket that would hold it, and fails if it needs more scratch */
   ADCG_LAYOUT_AUTO = 2        /* per bucket where that makes the arena smaller, else fixed */
 };
 
@@ -526,7 +527,8 @@ typedef struct adcg_exec_options {
                                   0: 100,000 (tenths of a second), -1: no search. Equal nodes give equal plans */
   double plan_seconds;         /* a limit on the same in seconds; 0: none. With one, plans may differ from machine to machine */
 } adcg_exec_options;
-#define ADCG_EXEC_OPTIONS_INIT {sizeof(adcg_exec_options), ADCG_MODE_FULL_AND_PIECEWISE, ADCG_CAPTURE_ON_FIRST_USE, NULL, 0, 0, NULL, 0, 0, ADCG_LAYOUT_FIXED, 0, 0.0}
+#define ADCG_EXEC_OPTIONS_INIT \
+  {sizeof(adcg_exec_options), ADCG_MODE_FULL_AND_PIECEWISE, ADCG_CAPTURE_ON_FIRST_USE, NULL, 0, 0, NULL, 0, 0, ADCG_LAYOUT_FIXED, 0, 0.0}
 
 /* Every byte that an exec will hold, and what its plan compares with. */
 typedef struct adcg_forecast {

@@ -1,6 +1,6 @@
 /* adcg.attention over a slot cache. Keys and values of the step are written to the cache first, and every query then
  * reads the cache alone: a prefill in one step or in chunks, or a decode, computes the same bits. The arithmetic is
- * in attend.inc; here are the checks, the writing and the cutting into tiles. */
+ * in attend.h; here are the checks, the writing and the cutting into tiles. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -27,6 +27,7 @@ typedef struct region {
   int64_t head_tiles;            /* and into how many such parts a group is cut */
   int64_t tile_tokens;           /* positions of one tile at most */
   int64_t units, units_per_task; /* a unit is one tile of one key/value head, see attend_task */
+  int64_t tasks;                 /* of attend_task */
   int64_t tokens_per_task;
 } region;
 
@@ -125,6 +126,7 @@ static void attend_tile(const region *r, int64_t s, int64_t g, int64_t h0, int64
   for (int64_t t = t0; t < t1; t++) {
     const int64_t position = r->input_pos[s] + t - r->cu[s];
     for (int64_t h = h0; h < h1; h++, row++) {
+      memset(q + row * ldq + ldq - 16, 0, 16 * sizeof(float)); /* dims up to a multiple of 16 */
       r->kernels->convert(q + row * ldq, false, r->q + (t * r->q_token + h * r->q_head) * size, r->bf16, r->d);
       first[row] = r->window > 0 ? adcgk_max(0, position - r->window + 1) : 0;
       end[row] = position + 1;
@@ -170,7 +172,7 @@ static void attend_tile(const region *r, int64_t s, int64_t g, int64_t h0, int64
 static void attend_task(void *context, int64_t task) {
   const region *r = context;
   const int64_t per_tile = r->kv_heads * r->head_tiles, group = r->heads / r->kv_heads;
-  int64_t unit = task * r->units_per_task;
+  int64_t unit = (r->tasks - 1 - task) * r->units_per_task; /* the last tiles of a prefill see most keys: they go first */
   const int64_t last = adcgk_min(unit + r->units_per_task, r->units);
   int64_t s = 0, before = 0; /* units of the sequences before s */
   for (; unit < last; unit++) {
@@ -246,6 +248,8 @@ adcg_status adcgk_attention(const adcg_op_call *call, void *user_data) {
   if (r.tokens * r.kv_heads < threads) r.tile_heads = adcgk_min(r.tile_heads, adcgk_ceil_div(group * r.tokens * r.kv_heads, threads));
   r.head_tiles = adcgk_ceil_div(group, r.tile_heads);
   r.tile_tokens = adcgk_max(1, r.tile_rows / r.tile_heads);
+  const int64_t shares = r.tokens * r.kv_heads * r.head_tiles / (4 * threads); /* several tiles a thread, if they stay large */
+  r.tile_tokens = adcgk_min(r.tile_tokens, adcgk_max(adcgk_ceil_div(ADCGK_TILE_ROWS / 3, r.tile_heads), shares));
 
   const double row_bytes = (double)(r.kv_heads * (r.d + r.dv) * (r.bf16 ? 2 : 4));
   r.tokens_per_task = adcgk_max(1, (1 << 16) / (int64_t)row_bytes);
@@ -260,6 +264,7 @@ adcg_status adcgk_attention(const adcg_op_call *call, void *user_data) {
     r.units += adcgk_ceil_div(length, r.tile_tokens) * r.kv_heads * r.head_tiles;
   }
   r.units_per_task = adcgk_max(1, r.units / (threads * 16));
-  adcgk_parallel(pool, adcgk_ceil_div(r.units, r.units_per_task), keys * (double)(r.heads * (r.d + r.dv + 40)) / 15, attend_task, &r);
+  r.tasks = adcgk_ceil_div(r.units, r.units_per_task);
+  adcgk_parallel(pool, r.tasks, keys * (double)(r.heads * (r.d + r.dv + 40)) / 15, attend_task, &r);
   return ADCG_OK;
 }

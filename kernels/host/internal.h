@@ -30,7 +30,7 @@ typedef struct adcgk_product {
 
 enum {
   ADCGK_KEY_BLOCK = 64, /* keys that one softmax step covers; blocks start at multiples of it in a sequence */
-  ADCGK_TILE_ROWS = 32, /* query rows (positions times heads of a group) that share the reading of a key block */
+  ADCGK_TILE_ROWS = 96, /* query rows (positions times heads of a group) that share the reading of a key block */
   ADCGK_TILE_FLOATS = 36864 /* room of a tile's queries, sums and weights, on the stack: 144 KiB */
 };
 
@@ -39,7 +39,7 @@ typedef struct adcgk_attend {
   int32_t rows;  /* 1 .. ADCGK_TILE_ROWS */
   int32_t d, dv; /* head dims of keys and of values */
   int32_t ldq, lda; /* floats from row to row of q and of sums */
-  const float *q; /* [rows, ldq] */
+  const float *q; /* [rows, ldq]; ldq is d rounded up to a multiple of 16, the rest zeros */
   const int64_t *first, *end; /* [rows]: row r sees keys first[r] .. end[r]-1, at least one; both rise with r */
   const void *keys, *values; /* key 0 of the slot, at this head */
   int64_t key_stride, value_stride; /* elements from key to key */

@@ -12,10 +12,10 @@
 #define TABLE adcgk_kernels_avx2
 #include "simd.h"
 
-#include "rows.inc"
-#include "product.inc"
-#include "attend.inc"
-#include "table.inc"
+#include "rows.h"
+#include "product.h"
+#include "attend.h"
+#include "table.h"
 
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -6,7 +6,7 @@
 #define TABLE adcgk_kernels_c
 #include "simd.h"
 
-#include "rows.inc"
-#include "product.inc"
-#include "attend.inc"
-#include "table.inc"
+#include "rows.h"
+#include "product.h"
+#include "attend.h"
+#include "table.h"

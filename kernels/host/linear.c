@@ -1,5 +1,5 @@
 /* adcg.linear: x [R, K], weight [N, K], bias [N] (optional) -> [R, N]. The work is cut into blocks of rows and
- * columns; the products themselves are in product.inc. */
+ * columns; the products themselves are in product.h. */
 #include <string.h>
 
 #include "strides.h"
@@ -70,7 +70,7 @@ adcg_status adcgk_linear(const adcg_op_call *call, void *user_data) {
     r.row_block = adcgk_min(r.row_block, room);
     r.row_blocks = adcgk_max(1, adcgk_ceil_div(m, r.row_block));
   }
-  const int64_t parts = adcgk_max(1, (int64_t)(pool ? adcgk_pool_threads(pool) : 1) * 4 / r.row_blocks);
+  const int64_t parts = adcgk_ceil_div((int64_t)(pool ? adcgk_pool_threads(pool) : 1) * 8, r.row_blocks);
   const int64_t least = adcgk_max(16, 200000 / (r.row_block * k + 1));
   r.column_block = adcgk_ceil_div(adcgk_max(adcgk_ceil_div(n, parts), least), 16) * 16;
   /* One core does about 30 multiply-adds a nanosecond, and reads weights at about 10 bytes a nanosecond. */

@@ -18,7 +18,7 @@ var floats = []piecewise.DType{piecewise.F32, piecewise.BF16}
 func TestLinear(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	names := isas(t)
-	for _, shape := range [][3]int64{{1, 1, 1}, {7, 5, 3}, {2, 9, 15}, {13, 23, 16}, {6, 8, 33}, {25, 130, 100}, {97, 40, 192}, {3, 11, 5000}} {
+	for _, shape := range [][3]int64{{1, 1, 1}, {7, 5, 3}, {2, 9, 15}, {13, 23, 16}, {6, 8, 33}, {25, 130, 100}, {97, 40, 192}, {3, 11, 5000}, {50, 40, 1024}, {97, 21, 1100}} {
 		m, n, k := shape[0], shape[1], shape[2]
 		for _, xt := range floats {
 			for _, wt := range floats {

@@ -74,8 +74,21 @@ ALWAYS vf r_min(vf x, vf y) {
 }
 #endif
 ALWAYS vi r_select(vi mask, vi x, vi y) { return (x & mask) | (y & ~mask); }
-ALWAYS vf r_set(float x) { return (vf){0} + x; }
+/* Not (vf){0} + x, which is an addition: it makes 0 of -0. */
+#if SIMD_WIDTH == 16
+ALWAYS vf r_set(float x) { return (vf)_mm512_set1_ps(x); }
+#elif SIMD_WIDTH == 8
+ALWAYS vf r_set(float x) { return (vf)_mm256_set1_ps(x); }
+#else
+ALWAYS vf r_set(float x) { return (vf){x, x, x, x}; }
+#endif
 ALWAYS vi r_iset(int32_t x) { return (vi){0} + x; }
+ALWAYS vf r_load(const float *from) {
+  vf r;
+  memcpy(&r, from, sizeof(r));
+  return r;
+}
+ALWAYS void r_store(float *to, vf x) { memcpy(to, &x, sizeof(x)); }
 
 /* bf16 to f32 is exact; back is to nearest, ties to even, and every NaN becomes 0x7fc0. */
 #if SIMD_WIDTH == 16
@@ -85,6 +98,8 @@ ALWAYS vf r_widen(vh h) {
       __attribute__((aligned(64))) = {0, 0, 0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0, 7, 0, 8, 0, 9, 0, 10, 0, 11, 0, 12, 0, 13, 0, 14, 0, 15};
   return (vf)_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, _mm512_load_si512(upper), _mm512_castsi256_si512((__m256i)h));
 }
+#elif SIMD_WIDTH == 8 /* gcc 12 converts vectors of this width in halves */
+ALWAYS vf r_widen(vh h) { return (vf)_mm256_slli_epi32(_mm256_cvtepu16_epi32((__m128i)h), 16); }
 #else
 ALWAYS vf r_widen(vh h) { return (vf)(__builtin_convertvector(h, vu) << 16); }
 #endif
@@ -92,7 +107,17 @@ ALWAYS vh r_narrow(vf x) {
   vu u = (vu)x;
   vu rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
   vu nan = (vu)(x != x);
-  return __builtin_convertvector((rounded & ~nan) | (nan & 0x7fc0), vh);
+  rounded = (rounded & ~nan) | (nan & 0x7fc0);
+#if SIMD_WIDTH == 8
+  return (vh)_mm256_castsi256_si128(_mm256_permute4x64_epi64(_mm256_packus_epi32((__m256i)rounded, (__m256i)rounded), 0x08));
+#else
+  return __builtin_convertvector(rounded, vh);
+#endif
+}
+ALWAYS vf r_load_bf16(const uint16_t *from) {
+  vh h;
+  memcpy(&h, from, sizeof(h));
+  return r_widen(h);
 }
 
 /* ---- 16 lanes ------------------------------------------------------------------------------------------ */
@@ -174,6 +199,21 @@ ALWAYS vec v_fma(vec x, vec y, vec z) {
   return r;
 }
 
+/* x is computed here: gcc would put off the additions of a tree and spill all that they wait for. */
+#if defined(__x86_64__)
+#define PIN "+v"
+#elif defined(SIMD_NEON)
+#define PIN "+w"
+#endif
+ALWAYS vec v_pinned(vec x) {
+#if defined(PIN) && SIMD_WIDTH >= 4
+#define DO(p, l) __asm__ volatile("" : PIN(x.p));
+  EACH(DO)
+#undef DO
+#endif
+  return x;
+}
+
 /* x where the mask is set, else y. */
 ALWAYS vec v_select(ivec mask, vec x, vec y) {
   vec r;
@@ -190,16 +230,25 @@ ALWAYS vec v_neg(vec x) { return iv_float_bits(iv_xor(v_bits(x), iv_set(INT32_MI
 ALWAYS ivec iv_lanes(void) {
   static const int32_t lanes[LANES] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   ivec r;
-  memcpy(&r, lanes, sizeof(r));
+#define DO(p, l) memcpy(&r.p, lanes + l, sizeof(r.p));
+  EACH(DO)
+#undef DO
   return r;
 }
 
+/* A register at a time: gcc copies a whole vec of several registers through memory. */
 ALWAYS vec v_load(const float *from) {
   vec r;
-  memcpy(&r, from, sizeof(r));
+#define DO(p, l) r.p = r_load(from + l);
+  EACH(DO)
+#undef DO
   return r;
 }
-ALWAYS void v_store(float *to, vec x) { memcpy(to, &x, sizeof(x)); }
+ALWAYS void v_store(float *to, vec x) {
+#define DO(p, l) r_store(to + l, x.p);
+  EACH(DO)
+#undef DO
+}
 
 /* The first n lanes, 0 < n <= 16; the others are zero, and their memory is not read. */
 ALWAYS vec v_load_part(const float *from, int n) {
@@ -222,10 +271,7 @@ ALWAYS void v_store_part(float *to, vec x, int n) {
 
 ALWAYS vec v_load_bf16(const uint16_t *from) {
   vec r;
-  vh h;
-#define DO(p, l)                   \
-  memcpy(&h, from + l, sizeof(h)); \
-  r.p = r_widen(h);
+#define DO(p, l) r.p = r_load_bf16(from + l);
   EACH(DO)
 #undef DO
   return r;
@@ -295,13 +341,16 @@ ALWAYS __m256 r_fold(vec x) { return _mm256_add_ps((__m256)x.a, (__m256)x.b); }
 #endif
 #if SIMD_WIDTH >= 8
 ALWAYS float v_sum(vec x) { return r_sum8(r_fold(x)); }
-ALWAYS void v_sum4(const vec *x, float *sums) {
+/* s2 of four vecs: a quad has two lanes of 0 and two of 1, the other of 2 and 3. What stays in its place is blended,
+ * which more of the CPU's ports do than shuffles; a sum's operands may change sides for it. */
+ALWAYS __m256 r_s2_of4(const vec *x) {
   __m256 x0 = r_fold(x[0]), x1 = r_fold(x[1]), x2 = r_fold(x[2]), x3 = r_fold(x[3]);
-  /* halves: s4 of two sums in each register, 0|2 and 1|3 */
-  __m256 s02 = _mm256_add_ps(_mm256_permute2f128_ps(x0, x2, 0x20), _mm256_permute2f128_ps(x0, x2, 0x31));
-  __m256 s13 = _mm256_add_ps(_mm256_permute2f128_ps(x1, x3, 0x20), _mm256_permute2f128_ps(x1, x3, 0x31));
-  /* pairs: s2 of 0, 1 | 2, 3 */
-  __m256 s2 = _mm256_add_ps(_mm256_shuffle_ps(s02, s13, 0x44), _mm256_shuffle_ps(s02, s13, 0xee));
+  __m256 s02 = _mm256_add_ps(_mm256_blend_ps(x0, x2, 0xf0), _mm256_permute2f128_ps(x0, x2, 0x21));
+  __m256 s13 = _mm256_add_ps(_mm256_blend_ps(x1, x3, 0xf0), _mm256_permute2f128_ps(x1, x3, 0x21));
+  return _mm256_add_ps(_mm256_blend_ps(s02, s13, 0xcc), _mm256_shuffle_ps(s02, s13, 0x4e));
+}
+ALWAYS void v_sum4(const vec *x, float *sums) {
+  __m256 s2 = r_s2_of4(x);
   __m256 s1 = _mm256_add_ps(s2, _mm256_movehdup_ps(s2)); /* lanes 0, 2 | 4, 6 */
   __m128 low = _mm256_castps256_ps128(s1), high = _mm256_extractf128_ps(s1, 1);
   _mm_storeu_ps(sums, _mm_shuffle_ps(low, high, 0x88));
@@ -317,38 +366,51 @@ ALWAYS void v_sum4(const vec *x, float *sums) {
 #endif
 
 /* Sixteen sums at once, each by that tree: every step folds two registers into one, so that a sum costs three
- * instructions and not six. Short products (heads of 32, rows of 192) are half reduction otherwise. */
+ * instructions and not six. Short products (rows of 192) are half reduction otherwise. */
 #if SIMD_WIDTH == 16
-ALWAYS __m512 r_add_quads(__m512 x, __m512 y, const int low) {
-  return low == 0x44 ? _mm512_add_ps(_mm512_shuffle_f32x4(x, y, 0x44), _mm512_shuffle_f32x4(x, y, 0xee))  /* s8: quads 0, 1 + 2, 3 */
-                     : _mm512_add_ps(_mm512_shuffle_f32x4(x, y, 0x88), _mm512_shuffle_f32x4(x, y, 0xdd)); /* s4: quads 0, 2 + 1, 3 */
+/* s8 of two vecs: quads 0, 1 of x, then of y. */
+ALWAYS __m512 r_s8(vec x, vec y) {
+  return _mm512_add_ps(_mm512_mask_blend_ps(0xff00, (__m512)x.a, (__m512)y.a), _mm512_shuffle_f32x4((__m512)x.a, (__m512)y.a, 0x4e));
 }
-/* s4 of four vecs, one in each quad. */
+/* s4 of four vecs, in the quads 0, 2, 1, 3. */
 ALWAYS __m512 r_s4(const vec *x) {
-  return r_add_quads(r_add_quads((__m512)x[0].a, (__m512)x[1].a, 0x44), r_add_quads((__m512)x[2].a, (__m512)x[3].a, 0x44), 0x88);
+  const __m512 a = r_s8(x[0], x[1]), b = r_s8(x[2], x[3]);
+  const __m512 other = _mm512_mask_blend_ps(0x0f0f, a, b); /* b0 a1 b2 a3 */
+  return _mm512_add_ps(_mm512_mask_blend_ps(0xf0f0, a, b), _mm512_shuffle_f32x4(other, other, 0xb1));
 }
-/* s2 of eight vecs: quad q has two lanes of vec q and two of vec 4 + q. */
+/* s2 of eight vecs: a quad has two lanes of one of the first four and two of one of the last four. */
 ALWAYS __m512 r_s2(const vec *x) {
-  __m512 a = r_s4(x), b = r_s4(x + 4);
-  return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
+  const __m512 a = r_s4(x), b = r_s4(x + 4);
+  return _mm512_add_ps(_mm512_mask_blend_ps(0xcccc, a, b), _mm512_shuffle_ps(a, b, 0x4e));
+}
+/* The sums of 0 .. 7 of a, of b: in each quad one of a's first four, b's first four, a's last four, b's last four. */
+ALWAYS __m512 r_s1(__m512 a, __m512 b) {
+  const __m512 other = _mm512_mask_blend_ps(0x5555, a, b); /* b0 a1 b2 a3 */
+  return _mm512_add_ps(_mm512_mask_blend_ps(0xaaaa, a, b), _mm512_permute_ps(other, 0xb1));
 }
 ALWAYS void v_sum8(const vec *x, float *sums) {
-  __m512 s2 = r_s2(x);
-  __m512 s1 = _mm512_add_ps(_mm512_shuffle_ps(s2, s2, 0x88), _mm512_shuffle_ps(s2, s2, 0xdd)); /* quad q: sums q, 4 + q, and again */
-  __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 0, 0, 0, 0, 0, 0, 0, 0);
-  _mm256_storeu_ps(sums, _mm512_castps512_ps256(_mm512_permutexvar_ps(order, s1)));
+  const __m512 s2 = r_s2(x);
+  const __m512i order = _mm512_setr_epi32(0, 8, 4, 12, 2, 10, 6, 14, 0, 0, 0, 0, 0, 0, 0, 0);
+  _mm256_storeu_ps(sums, _mm512_castps512_ps256(_mm512_permutexvar_ps(order, r_s1(s2, s2))));
 }
 ALWAYS void v_sum16(const vec *x, float *sums) {
-  __m512 a = r_s2(x), b = r_s2(x + 8);
-  __m512 s1 = _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd)); /* quad q: sums q, 4 + q, 8 + q, 12 + q */
-  __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  _mm512_storeu_ps(sums, _mm512_permutexvar_ps(order, s1));
+  const __m512i order = _mm512_setr_epi32(0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15);
+  _mm512_storeu_ps(sums, _mm512_permutexvar_ps(order, r_s1(r_s2(x), r_s2(x + 8))));
+}
+#elif SIMD_WIDTH == 8
+ALWAYS void v_sum8(const vec *x, float *sums) {
+  const __m256 a = r_s2_of4(x), b = r_s2_of4(x + 4);
+  const __m256 other = _mm256_permute_ps(_mm256_blend_ps(a, b, 0x55), 0xb1);
+  const __m256 s1 = _mm256_add_ps(_mm256_blend_ps(a, b, 0xaa), other); /* 0 4 1 5 | 2 6 3 7 */
+  _mm256_storeu_ps(sums, _mm256_permutevar8x32_ps(s1, _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7)));
 }
 #else
 ALWAYS void v_sum8(const vec *x, float *sums) {
   v_sum4(x, sums);
   v_sum4(x + 4, sums + 4);
 }
+#endif
+#if SIMD_WIDTH < 16
 ALWAYS void v_sum16(const vec *x, float *sums) {
   v_sum8(x, sums);
   v_sum8(x + 8, sums + 8);
@@ -356,9 +418,13 @@ ALWAYS void v_sum16(const vec *x, float *sums) {
 #endif
 
 /* The largest lane, by a fixed tree: the second of two if either is NaN. */
-#if SIMD_WIDTH == 16
+#if SIMD_WIDTH >= 8
 ALWAYS float v_max_lane(vec x) {
+#if SIMD_WIDTH == 16
   __m256 m8 = _mm256_max_ps(_mm512_castps512_ps256((__m512)x.a), _mm512_extractf32x8_ps((__m512)x.a, 1));
+#else
+  __m256 m8 = _mm256_max_ps((__m256)x.a, (__m256)x.b);
+#endif
   __m128 m4 = _mm_max_ps(_mm256_castps256_ps128(m8), _mm256_extractf128_ps(m8, 1));
   __m128 m2 = _mm_max_ps(m4, _mm_movehl_ps(m4, m4));
   return _mm_cvtss_f32(_mm_max_ss(m2, _mm_movehdup_ps(m2)));
@@ -389,8 +455,19 @@ ALWAYS bool iv_any(ivec mask) {
 
 /* ---- Functions ----------------------------------------------------------------------------------------- */
 
+/* exp of |r| <= ln 2 / 2: the polynomial of Cephes' expf. */
+ALWAYS vec v_exp_rest(vec r) {
+  vec p = v_set(1.9875691500e-4f);
+  p = v_fma(p, r, v_set(1.3981999507e-3f));
+  p = v_fma(p, r, v_set(8.3334519073e-3f));
+  p = v_fma(p, r, v_set(4.1665795894e-2f));
+  p = v_fma(p, r, v_set(1.6666665459e-1f));
+  p = v_fma(p, r, v_set(5.0000001201e-1f));
+  return v_add(v_fma(p, v_mul(r, r), r), v_set(1.0f));
+}
+
 /* exp to about 1 ulp over all floats; -inf gives 0, 0 gives exactly 1, NaN stays NaN. x = n ln 2 + r, |r| <= ln 2 / 2;
- * the polynomial is that of Cephes' expf. 2^n is applied in two halves, so that results reach the denormals. */
+ * 2^n is applied in two halves, so that results reach the denormals. */
 ALWAYS vec v_exp(vec x) {
   const vec magic = v_set(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer */
   x = v_max(v_set(-104.0f), v_min(v_set(89.0f), x));
@@ -398,19 +475,25 @@ ALWAYS vec v_exp(vec x) {
   vec n = v_sub(t, magic);
   vec r = v_fma(n, v_set(-0.693359375f), x);
   r = v_fma(n, v_set(2.12194440e-4f), r);
-  vec p = v_set(1.9875691500e-4f);
-  p = v_fma(p, r, v_set(1.3981999507e-3f));
-  p = v_fma(p, r, v_set(8.3334519073e-3f));
-  p = v_fma(p, r, v_set(4.1665795894e-2f));
-  p = v_fma(p, r, v_set(1.6666665459e-1f));
-  p = v_fma(p, r, v_set(5.0000001201e-1f));
-  p = v_add(v_fma(p, v_mul(r, r), r), v_set(1.0f));
+  vec p = v_exp_rest(r);
   ivec exponent = iv_and(v_bits(t), iv_set(0x3ff)); /* the last bits of t are n, in two's complement */
   exponent = iv_shift_right(iv_shift_left(exponent, 22), 22);
   ivec half = iv_shift_right(exponent, 1);
   ivec rest = iv_sub(exponent, half);
   p = v_mul(p, iv_float_bits(iv_shift_left(iv_add(half, iv_set(127)), 23)));
   return v_mul(p, iv_float_bits(iv_shift_left(iv_add(rest, iv_set(127)), 23)));
+}
+
+/* exp of x <= 0, or NaN, to about 1 ulp; what would be below exp(-87), or denormal, is 0. */
+ALWAYS vec v_exp_to_1(vec x) {
+  const vec magic = v_set(12582912.0f);
+  vec t = v_fma(x, v_set(1.44269504088896341f), magic);
+  vec n = v_sub(t, magic);
+  vec r = v_fma(n, v_set(-0.693359375f), x);
+  r = v_fma(n, v_set(2.12194440e-4f), r);
+  vec p = v_exp_rest(r);
+  ivec power = iv_shift_left(iv_add(v_bits(t), iv_set(127)), 23); /* 2^n: the last bits of t are n */
+  return v_select(v_greater(v_set(-87.0f), x), v_zero(), v_mul(p, iv_float_bits(power)));
 }
 
 /* tanh to about 2 ulp. Cephes' tanhf: a polynomial below 0.625, else 1 - 2 / (exp(2|x|) + 1). */

@@ -61,7 +61,8 @@ def weights_of(rng: np.random.Generator, **shapes: tuple[int, ...]) -> Weights:
     return {name: rng.standard_normal(shape).astype(np.float32) / 4 for name, shape in shapes.items()}
 
 
-def simple(g: adcg.Graph, rng: np.random.Generator, weights: Weights, width: int, dtype: str = "float32") -> bytes:
+def simple(g: adcg.Graph, weights: Weights, width: int) -> bytes:
+    """bits of a graph without states over x [tokens, width]."""
     steps = []
     for batch in (adcg.Batch.of(prefill=[5], decode=2), adcg.Batch(decode_seqs=3), adcg.Batch.of(prefill=[20, 9])):
         x = np.random.default_rng(batch.tokens).standard_normal((batch.tokens, width)).astype(np.float32)
@@ -178,7 +179,7 @@ def test_slices_of_slices_and_of_inputs(engine: adcg.Engine, rng: np.random.Gene
             assert len(ran) == 5 and sum(ran) == 3  # the inner ones and the output: out of the outer ones' memory
         else:
             assert ran == want
-        simple(g, rng, {}, 16)
+        simple(g, {}, 16)
         for options in MODES:
             with g.compile(**options) as exec_:
                 y = exec_.replay(adcg.Batch.of(prefill=[7]), [x]).outputs
@@ -216,7 +217,7 @@ def test_gate_and_up_of_one_product(engine: adcg.Engine, rng: np.random.Generato
         return g
 
     fused = graph(True)
-    assert simple(fused, rng, weights, 16) == simple(graph(False), rng, weights, 16)
+    assert simple(fused, weights, 16) == simple(graph(False), weights, 16)
     plan = plan_of(fused)
     assert runs(plan, "adcg.slice") == [False, False]
     assert strides(plan, "adcg.slice") == [[40, 1]] * 2 and strides(plan, "adcg.silu_mul") == [None]
@@ -244,7 +245,7 @@ def test_products_are_written_where_they_are_joined(engine: adcg.Engine, rng: np
         return g
 
     g, copying = graph("adcg.concat"), graph("my.concat")
-    assert simple(g, rng, weights, 16) == simple(copying, rng, weights, 16)
+    assert simple(g, weights, 16) == simple(copying, weights, 16)
     plan = plan_of(g)
     assert strides(plan, "adcg.linear") == [[32, 1], [32, 1], None]
     assert strides(plan, "adcg.add") == [[32, 1]]
@@ -260,7 +261,7 @@ def test_joins_of_joins_and_of_inputs(engine: adcg.Engine, rng: np.random.Genera
     outer = g.concat(inner, g.slice(inner, start=3, length=4), x, axis=1)
     g.output("outer", outer)
     g.output("inner", g.add(inner, inner))
-    simple(g, rng, {}, 5)
+    simple(g, {}, 5)
     x_ = rng.standard_normal((9, 5)).astype(np.float32)
     inner_ = np.concatenate([2 * x_, x_, 2 * x_], axis=1)
     for options in MODES:
@@ -268,6 +269,38 @@ def test_joins_of_joins_and_of_inputs(engine: adcg.Engine, rng: np.random.Genera
             y = exec_.replay(adcg.Batch.of(prefill=[9]), [x_]).outputs
         np.testing.assert_array_equal(y["outer"], np.concatenate([inner_, inner_[:, 3:7], x_], axis=1))
         np.testing.assert_array_equal(y["inner"], 2 * inner_)
+
+
+# ---- Both together ------------------------------------------------------------------------------------------------
+
+
+def test_halves_of_a_product_joined_again(engine: adcg.Engine, rng: np.random.Generator) -> None:
+    """One half is rotated, the other normed, both put beside each other and multiplied again."""
+    weights = weights_of(rng, a=(32, 32), b=(32, 32), out=(32, 64), norm=(32,))
+    weights["ab"] = np.concatenate([weights["a"], weights["b"]])
+
+    def graph(fused: bool) -> adcg.Graph:
+        g = engine.graph(max_tokens=32, max_seqs=4)
+        x, positions = g.input("x", "float32", [g.tokens, 32]), g.input("positions", "int32", [g.tokens])
+        if fused:
+            a, b = g.split(g.linear(x, g.weight("ab", "float32", [64, 32])), [32, 32])
+        else:
+            a, b = (g.linear(x, g.weight(name, "float32", [32, 32])) for name in "ab")
+        a = g.reshape(g.rope(g.reshape(a, dims=[4, 8]), positions), dims=[32])
+        y = g.concat(a, g.rms_norm(b, g.weight("norm", "float32", [32])), axis=1)
+        g.output("y", g.linear(y, g.weight("out", "float32", [32, 64])))
+        return g
+
+    steps: list[tuple[adcg.Batch, list[Any]]] = []
+    for n in (1, 7, 32, 16, 3):
+        x = rng.standard_normal((n, 32)).astype(np.float32)
+        steps.append((adcg.Batch.of(prefill=[n]), [x, np.arange(n, dtype=np.int32)]))
+    fused, separate = graph(True), graph(False)
+    assert bits(fused, weights, dict, steps) == bits(separate, weights, dict, steps)
+    plan = plan_of(fused)
+    assert runs(plan, "adcg.slice") == [False, False] and strides(plan, "adcg.slice") == [[64, 1]] * 2
+    # Less than the same with both halves copied out, which needs the whole and one half more at once.
+    assert plan["arena_bytes"] <= plan_of(separate)["arena_bytes"] + 32 * 32 * 4
 
 
 # ---- Ops of the program's own -------------------------------------------------------------------------------------
@@ -317,7 +350,7 @@ def test_parts_of_a_python_op(engine: adcg.Engine, rng: np.random.Generator) -> 
     x = g.input("x", "float32", [g.tokens, 6])
     a, b = g.op("my.halves", g.add(x, x))
     g.output("y", g.op("my.sum", g.silu_mul(a, a), b))  # my.sum takes no strides, so that b is copied
-    simple(g, rng, {}, 6)
+    simple(g, {}, 6)
     want = ["float32[tokens, 3]"] * 2
     assert asked[:2] == [(0, 0, "float32[tokens, 6]", want, {}), (1, 0, "float32[tokens, 6]", want, {})]
     assert calls and set(calls[0::2]) == {True} and set(calls[1::2]) == {False}

@@ -373,7 +373,7 @@ class Graph(Handle):
             query_len: full graphs of uniform batches with this many tokens a sequence, beside decode.
             verify: every step runs eagerly with its contracts checked; slow.
             layout: ``"fixed"`` (one set of offsets for all sizes), ``"per_bucket"`` (a size pays for what it needs
-                itself: the arena is smaller where scratch is largest at a small size), ``"auto"`` (the smaller one).
+                itself: smaller where scratch is largest at a small size), ``"auto"`` (the smaller of the two).
             plan_nodes, plan_seconds: how far a smaller arena is searched for if the first is above its bound: nodes of
                 search trees (0: 100,000, -1: no search), and a limit in seconds (0: none).
         """
