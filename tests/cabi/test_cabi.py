@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import BUILD, CC, CXX, HERE, ROOT, STRICT, check_output, compile_program, direct_flags, need, prefix
 
-PROGRAMS = ["bad_handles", "bad_graphs", "bad_steps", "ops", "dispatch", "exec", "ladder", "load", "oom"]
+PROGRAMS = ["bad_handles", "bad_graphs", "bad_steps", "ops", "parts", "dispatch", "exec", "ladder", "load", "oom"]
 SHIM = BUILD / "failmalloc.so"
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from . import _ffi, attrs, errors, ops
 from .errors import AdcgError
 from .handles import Handle
-from .ops import InferFn, LaunchFn, ShapesFn, WorkspaceFn
+from .ops import InferFn, LaunchFn, PartFn, ShapesFn, WorkspaceFn
 
 if TYPE_CHECKING:
     from .graph import Graph
@@ -169,8 +169,13 @@ class Engine(Handle):
         outputs: int = 1,
         optional_inputs: int = 0,
         mutates: Iterable[int] = (),
-        in_place: Mapping[int, int] | None = None,
+        in_place: Mapping[int, int | Iterable[int]] | None = None,
         views: Mapping[int, int] | None = None,
+        parts: Mapping[int, int] | None = None,
+        joins: Mapping[int, int | Iterable[int]] | None = None,
+        part: PartFn | None = None,
+        strided_inputs: Iterable[int] = (),
+        strided_outputs: Iterable[int] = (),
         flags: Iterable[str] = (),
         attrs: Mapping[str, object] | None = None,
         infer: InferFn | None = None,
@@ -194,8 +199,15 @@ class Engine(Handle):
                 ``"uniform_batch"``, ``"always"``.
             inputs, outputs, optional_inputs: how many; the optional ones are the last inputs.
             mutates: numbers of the inputs that it writes; they must be states of the graph.
-            in_place: output number -> number of the input whose memory it may be given.
+            in_place: output number -> number of the input whose memory it may be given, or of several: any of them.
             views: output number -> number of the input that it is, under another shape.
+            parts: output number -> number of the input that it is a part of, and may be given as one. If it is, its
+                array is that part of the input's already, and there is nothing to copy. Static ops alone have parts.
+            joins: output number -> numbers of the inputs that are parts of it, and may lie there already.
+            part: ``part(output, input, input types, output types, attrs)`` gives ``(axis, start)``: where the part
+                begins that a pair of ``parts`` or ``joins`` speaks of.
+            strided_inputs, strided_outputs: numbers of those that may have strides, as parts along any axis but the
+                first have: arrays of which the last axis alone is contiguous. Others are compact.
             flags: of ``"host_sync"``, ``"stream_switch"``, ``"zeroes_tail"``, ``"row_wise"``.
             attrs: name -> default; a type (``int``, ``float``, ``bool``, ``str``, ``tuple``) makes it required.
             infer: ``infer(input types, attrs)`` gives the outputs' types: symbolic, asked once.
@@ -220,6 +232,11 @@ class Engine(Handle):
                 mutates=mutates,
                 in_place=in_place or {},
                 views=views or {},
+                parts=parts or {},
+                joins=joins or {},
+                part=part,
+                strided_inputs=strided_inputs,
+                strided_outputs=strided_outputs,
                 flags=flags,
                 attributes=attrs or {},
                 infer=infer,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -239,6 +241,23 @@ class Graph(Handle):
         )
         values = tuple(Value(self, number) for number in out[:num_outputs])
         return values[0] if num_outputs == 1 else values
+
+    def split(self, x: Value, sizes: Iterable[int], axis: int = -1) -> list[Value]:
+        """x cut along an axis into parts of these sizes, which together are all of it: an ``adcg.slice`` each. A part
+        is x's own memory where all that read it take strides. Raises AdcgError: ERR_SHAPE, ERR_ATTRIBUTE, ERR_GRAPH."""
+        lengths = [operator.index(size) for size in sizes]
+        shape = x.shape if isinstance(x, Value) else None
+        where = "adcg.Graph.split"
+        if shape is not None and -len(shape) <= axis < len(shape) and shape[axis] != Dim(constant=sum(lengths)):
+            given = f"{lengths}: {sum(lengths)} together, but the axis has {shape[axis]}"
+            raise AdcgError(errors.ERR_SHAPE, f"{where}: sizes: {given}")
+        if min(lengths, default=0) < 1:
+            raise AdcgError(errors.ERR_ATTRIBUTE, f"{where}: sizes: {lengths}, each must be positive")
+        starts = itertools.accumulate(lengths[:-1], initial=0)
+        return [
+            self.op("adcg.slice", x, axis=axis, start=start, length=length)
+            for start, length in zip(starts, lengths, strict=True)
+        ]
 
     def output(self, name: str, value: Value) -> None:
         """Names a value that every replay writes into an array of the caller's, or of its own."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import operator
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from ctypes import c_int32, string_at
@@ -19,6 +20,7 @@ InferFn = Callable[[list[Type], dict[str, attrs.AttrValue]], "Type | Sequence[Ty
 ShapesFn = Callable[[list[tuple[Shape, str]], int, int], "Sequence[Shape | tuple[Shape, str]]"]
 LaunchFn = Callable[["OpCall"], Any]
 WorkspaceFn = Callable[["OpCall"], int]
+PartFn = Callable[[int, int, list[Type], list[Type], dict[str, attrs.AttrValue]], tuple[int, int]]
 
 
 class OpCall:
@@ -27,7 +29,8 @@ class OpCall:
     Attributes:
         phase: ``"warmup"`` (once before a bucket is captured; the batch is empty), ``"capture"`` or ``"replay"``.
         inputs: numpy views of the inputs, at the bucket's sizes; writable where the op declared that it mutates them.
-        outputs: numpy views of the outputs, to be written in place. A dynamic op may stop at the real rows.
+            Those that the op takes strided may be parts of larger tensors: not contiguous.
+        outputs: numpy views of the outputs, to be written in place, likewise. A dynamic op may stop at the real rows.
         attrs: the node's attributes, complete with defaults.
         batch: the step's real counts.
         tokens, seqs: the bucket.
@@ -97,6 +100,22 @@ def _infer_callback(function: InferFn) -> Any:
         return errors.OK
 
     return _ffi.OpInferFn(infer)
+
+
+def _part_callback(function: PartFn, pairs: Sequence[tuple[int, int]]) -> Any:
+    def part(raw_call: Any, out_part: Any, user_data: int | None) -> int:
+        raw = raw_call.contents
+        try:
+            inputs = [type_of(t) for t in raw.inputs[: raw.num_inputs]]
+            outputs = [type_of(t) for t in raw.outputs[: raw.num_outputs]]
+            output, number = pairs[raw.alias]
+            axis, start = function(output, number, inputs, outputs, attrs.values_of(raw.attrs, raw.num_attrs))
+            out_part[0].axis, out_part[0].start = operator.index(axis), operator.index(start)
+        except BaseException as exception:
+            return _failed(exception, raw.set_error)
+        return errors.OK
+
+    return _ffi.OpPartFn(part)
 
 
 def _discover(raw: Any, shapes: ShapesFn | None) -> None:
@@ -172,6 +191,25 @@ def _number(table: Mapping[str, int], key: str, what: str, where: str) -> int:
     return table[key]
 
 
+def _bits(numbers: Iterable[int], count: int, what: str, where: str) -> int:
+    """A set of inputs or outputs as bits; ``what`` says of which."""
+    bits = 0
+    for number in numbers:
+        if not 0 <= number < min(count, 64):
+            raise AdcgError(errors.ERR_ARGUMENT, f"{where}: {what}: {number}, but there are {count}")
+        bits |= 1 << number
+    return bits
+
+
+def _pairs(aliases: Mapping[int, int | Iterable[int]]) -> list[tuple[int, int]]:
+    """(output, input) of every alias."""
+    return [
+        (output, number)
+        for output, inputs in aliases.items()
+        for number in (inputs if isinstance(inputs, Iterable) else [inputs])
+    ]
+
+
 def schema(
     name: str,
     function: LaunchFn,
@@ -182,8 +220,13 @@ def schema(
     outputs: int,
     optional_inputs: int,
     mutates: Iterable[int],
-    in_place: Mapping[int, int],
+    in_place: Mapping[int, int | Iterable[int]],
     views: Mapping[int, int],
+    parts: Mapping[int, int],
+    joins: Mapping[int, int | Iterable[int]],
+    part: PartFn | None,
+    strided_inputs: Iterable[int],
+    strided_outputs: Iterable[int],
     flags: Iterable[str],
     attributes: Mapping[str, object],
     infer: InferFn | None,
@@ -194,11 +237,7 @@ def schema(
     """The schema of a Python op. It, and with it its callbacks, must live as long as the engine and all of its graphs
     and execs: the engine's ``_keep`` sees to that."""
     where = f"adcg.Engine.op: {name}"
-    mutated = 0
-    for index in mutates:
-        if not 0 <= index < min(inputs, 64):
-            raise AdcgError(errors.ERR_ARGUMENT, f"{where}: mutates: {index} of {inputs} inputs")
-        mutated |= 1 << index
+    mutated = _bits(mutates, inputs, "mutates", where)
     bits = 0
     for flag in flags:
         bits |= _number(_ffi.FLAGS, flag, "flags", where)
@@ -209,11 +248,23 @@ def schema(
     result.flags = bits
     result.num_inputs, result.num_outputs, result.num_optional_inputs = inputs, outputs, optional_inputs
     result.mutates = mutated
-    pairs = [_ffi.OpAlias(*pair, _ffi.ALIAS_IN_PLACE) for pair in in_place.items()]
-    pairs += [_ffi.OpAlias(*pair, _ffi.ALIAS_VIEW) for pair in views.items()]
-    if pairs:
-        result.num_aliases = len(pairs)
-        result.aliases = (_ffi.OpAlias * len(pairs))(*pairs)
+    result.strided_inputs = _bits(strided_inputs, inputs, "strided_inputs", where)
+    result.strided_outputs = _bits(strided_outputs, outputs, "strided_outputs", where)
+    aliases = [
+        (pair, kind)
+        for kind, given in (
+            (_ffi.ALIAS_IN_PLACE, in_place),
+            (_ffi.ALIAS_VIEW, views),
+            (_ffi.ALIAS_PART, parts),
+            (_ffi.ALIAS_JOIN, joins),
+        )
+        for pair in _pairs(given)
+    ]
+    if aliases:
+        result.num_aliases = len(aliases)
+        result.aliases = (_ffi.OpAlias * len(aliases))(*(_ffi.OpAlias(*pair, kind) for pair, kind in aliases))
+    if part is not None:
+        result.part = _part_callback(part, [pair for pair, _ in aliases])
     if attributes:
         specs = (_ffi.AttrSpec * len(attributes))()
         for spec, (key, default) in zip(specs, attributes.items(), strict=True):

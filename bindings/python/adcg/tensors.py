@@ -255,42 +255,50 @@ def borrowed(array: object, where: str) -> tuple[_ffi.DLTensor, Described]:
 # ---- Memory out --------------------------------------------------------------------------------------------------
 
 
-def view(address: int, shape: tuple[int, ...], dtype: np.dtype[Any], writable: bool) -> Array:
-    """A numpy view of memory that somebody else owns; valid only while that owner says so."""
-    size = dtype.itemsize * math.prod(shape)
-    if size == 0:
+def view(
+    address: int, shape: tuple[int, ...], dtype: np.dtype[Any], writable: bool, strides: tuple[int, ...] | None = None
+) -> Array:
+    """A numpy view of memory that somebody else owns; valid only while that owner says so. ``strides`` are in elements;
+    None: compact."""
+    count = math.prod(shape)
+    if count == 0:
         return np.empty(shape, dtype)
-    memory = _memoryview(address, size, _BUF_WRITE if writable else _BUF_READ)
-    array: Array = np.ndarray(shape, dtype, memory)
+    if strides is not None:
+        count = 1 + sum((extent - 1) * stride for extent, stride in zip(shape, strides, strict=True))
+    memory = _memoryview(address, dtype.itemsize * count, _BUF_WRITE if writable else _BUF_READ)
+    steps = None if strides is None else tuple(stride * dtype.itemsize for stride in strides)
+    array: Array = np.ndarray(shape, dtype, memory, strides=steps)
     return array
 
 
 # A DLTensor as it lies in memory: data, device (type, id), ndim, code, bits, lanes, shape, strides, byte_offset.
 _unpack_tensor = struct.Struct("=QiiiBBHQQQ").unpack
 _TENSOR_BYTES = ctypes.sizeof(_ffi.DLTensor)
-_views: dict[tuple[int, bytes, int, int, bool], Array] = {}
+_views: dict[tuple[int, bytes, bytes, int, int, bool], Array] = {}
 _VIEWS = 512
 
 
 def views_of(address: int, count: int, writable: int) -> list[Array]:
-    """Numpy views of ``count`` compact DLTensors in host memory that lie at ``address``; bit i of ``writable`` says
-    whether number i may be written.
+    """Numpy views of ``count`` DLTensors in host memory that lie at ``address``; bit i of ``writable`` says whether
+    number i may be written.
 
-    This is what a launch of a Python op costs, so it reads the structures as bytes, and keeps views by address and
-    shape: an exec's arena does not move, so the next step asks for the same ones. What it returns are views of those,
-    so that whatever an op does to its array objects stays with it.
+    This is what a launch of a Python op costs, so it reads the structures as bytes, and keeps views by address, shape
+    and strides: an exec's arena does not move, so the next step asks for the same ones. What it returns are views of
+    those, so that whatever an op does to its array objects stays with it.
     """
     found = []
     for i in range(count):
         raw = string_at(address + i * _TENSOR_BYTES, _TENSOR_BYTES)
-        data, _, _, ndim, code, bits, _, shape, _, offset = _unpack_tensor(raw)
-        key = (data + offset, string_at(shape, 8 * ndim), code, bits, bool(writable >> i & 1))
+        data, _, _, ndim, code, bits, _, shape, strides, offset = _unpack_tensor(raw)
+        lie = string_at(strides, 8 * ndim) if strides else b""
+        key = (data + offset, string_at(shape, 8 * ndim), lie, code, bits, bool(writable >> i & 1))
         known = _views.get(key)
         if known is None:
             if len(_views) >= _VIEWS:
                 _views.clear()
             extents = tuple((c_int64 * ndim).from_address(shape))
-            known = _views[key] = view(data + offset, extents, _dtype_of(code, bits), key[4])
+            steps = tuple((c_int64 * ndim).from_address(strides)) if strides else None
+            known = _views[key] = view(data + offset, extents, _dtype_of(code, bits), key[5], steps)
         found.append(known.view())
     return found
 

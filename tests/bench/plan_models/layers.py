@@ -52,9 +52,8 @@ class Layers:
         return self.g.reshape(x, dims=list(dims))
 
     def split(self, x: adcg.Value, *widths: int) -> Sequence[adcg.Value]:
-        """x cut along its last dim. Each part is a tensor of its own, so x and its parts are live together once; with
-        views at an offset nothing would be copied. This is the one place to change then."""
-        return self.g.op(f"models.split{len(widths)}", x, widths=widths)
+        """x cut along its last dim: views, as torch's, where what reads them takes strides."""
+        return self.g.split(x, widths)
 
     def rope(self, x: adcg.Value, **attributes: object) -> adcg.Value:
         if self.positions is None:

@@ -34,6 +34,7 @@ class Op:
     capture: str = "never"
     mutates: tuple[int, ...] = ()
     in_place: Mapping[int, int] = field(default_factory=dict)
+    strided: tuple[int, ...] = ()  # inputs; and the outputs that may be written over one of them
     attrs: Mapping[str, object] = field(default_factory=dict)
     scratch: Scratch | None = None
     doc: str = ""
@@ -44,11 +45,6 @@ class Op:
 
 def as_input(inputs: list[adcg.Type], attrs: dict[str, Any]) -> adcg.Type:
     return inputs[0]
-
-
-def split(inputs: list[adcg.Type], attrs: dict[str, Any]) -> list[adcg.Type]:
-    x = inputs[0]
-    return [adcg.Type(x.dtype, (*x.shape[:-1], width)) for width in attrs["widths"]]
 
 
 def linear_f32(inputs: list[adcg.Type], attrs: dict[str, Any]) -> adcg.Type:
@@ -136,28 +132,30 @@ def mla_scratch(inputs: Sequence[Shape], outputs: Sequence[Shape], tokens: int, 
 
 
 def table(ssm_chunk: int) -> dict[str, Op]:
-    """Every op by its name; ``ssm_chunk`` is the Mamba layers' chunk in tokens."""
+    """Every op by its name; ``ssm_chunk`` is the Mamba layers' chunk in tokens. Strides are taken where the kernels in
+    use take them: of all that projections are cut into, but by the delta rule, whose kernels want compact tensors."""
     dynamic: dict[str, Any] = {"kind": "dynamic", "capture": "uniform_decode"}
     over_x = {0: 0}
     return {
-        "models.split2": Op(1, split, 2, attrs={"widths": tuple}, doc="x cut along its last dim, copied"),
-        "models.split3": Op(1, split, 3, attrs={"widths": tuple}, doc="x cut along its last dim, copied"),
         "models.linear_f32": Op(2, linear_f32, doc="x w^T, kept in float32"),
-        "models.rope": Op(2, as_input, in_place=over_x, doc="rope in the layouts that adcg.rope lacks"),
+        "models.rope": Op(2, as_input, in_place=over_x, strided=(0,), doc="rope in the layouts that adcg.rope lacks"),
         "models.relu2": Op(1, as_input, in_place=over_x, doc="max(x, 0)^2"),
         "models.silu_mul": Op(1, half_row, doc="silu(gate) * up of one tensor gate|up"),
-        "models.sigmoid_mul": Op(2, as_input, in_place=over_x, doc="x * sigmoid(gate), gate as x or one a row"),
-        "models.gated_rms_norm": Op(3, as_input, in_place=over_x, doc="norm of x, gated by silu(z)"),
+        "models.sigmoid_mul": Op(
+            2, as_input, in_place=over_x, strided=(0, 1), doc="x * sigmoid(gate), gate as x or one a row"
+        ),
+        "models.gated_rms_norm": Op(3, as_input, in_place=over_x, strided=(0, 1), doc="norm of x, gated by silu(z)"),
         "models.moe_router": Op(2, router, 2, 1, attrs={"top_k": int}, doc="weights and indices of the top k"),
         "models.moe": Op(5, as_input, scratch=moe_scratch, doc="x, weights, indices, w_in, w_out: routed experts"),
         "models.ssm_metadata": Op(
             1, chunk_metadata, 3, kind="metadata", capture="always", attrs={"max_chunks": int}, doc="chunks, seq_idx"
         ),
         "models.causal_conv1d": Op(
-            7, as_input, 1, 1, mutates=(2,), in_place=over_x, **dynamic, doc="x, w, state, indices (3), bias"
+            7, as_input, 1, 1, mutates=(2,), in_place=over_x, strided=(0,), **dynamic,
+            doc="x, w, state, indices (3), bias"
         ),
         "models.ssm": Op(
-            14, as_input, mutates=(7,), scratch=ssm_scratch(ssm_chunk), **dynamic,
+            14, as_input, mutates=(7,), strided=(0, 1, 2, 3), scratch=ssm_scratch(ssm_chunk), **dynamic,
             doc="x, B, C, dt, A, D, dt_bias, state, indices (3), chunks (3)",
         ),
         "models.delta_gates": Op(4, delta_gates, 2, doc="a, b, A_log, dt_bias: beta and g"),
@@ -166,7 +164,8 @@ def table(ssm_chunk: int) -> dict[str, Op]:
             doc="q, k, v, beta, g, state, indices (3), chunks (2)",
         ),
         "models.mla_attention": Op(
-            9, mla, mutates=(5,), scratch=mla_scratch, **dynamic, doc="q_nope, q_pe, ckv, kpe, w, cache, indices (3)"
+            9, mla, mutates=(5,), strided=(0, 1, 2, 3), scratch=mla_scratch, **dynamic,
+            doc="q_nope, q_pe, ckv, kpe, w, cache, indices (3)"
         ),
     }  # fmt: skip
 
@@ -183,6 +182,8 @@ def register(engine: adcg.Engine, ops: Mapping[str, Op]) -> None:
             optional_inputs=op.optional,
             mutates=op.mutates,
             in_place=op.in_place,
+            strided_inputs=op.strided,
+            strided_outputs=[output for output, number in op.in_place.items() if number in op.strided],
             attrs=op.attrs,
             infer=op.infer,
             workspace=_workspace(op.scratch) if op.scratch else None,

@@ -34,7 +34,6 @@ from .ops import Op
 from .torch_pool import Block, Pool
 
 ELEMENT = {"float32": 4, "int32": 4, "bfloat16": 2, "float16": 2}
-VIEWS = frozenset({"adcg.reshape"})  # ops whose output is their input's memory; a plan's JSON does not say which are
 ALIGNMENT = 64  # of this library's arena
 
 
@@ -175,7 +174,7 @@ def _without_in_place(
         root_of: dict[str, str] = {}
         for name in names:
             node = nodes[writer[name]]
-            root_of[name] = root_of[node["inputs"][0]] if node["op"] in VIEWS else name
+            root_of[name] = root_of[node["inputs"][0]] if not node["runs"] else name
             roots.setdefault(root_of[name], []).append(name)
         out += [(together, values[root]["first"], values[root]["last"]) for root, together in roots.items()]
     return out
