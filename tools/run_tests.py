@@ -107,13 +107,12 @@ def suites(chosen: list[str]) -> list[tuple[str, object, list[str]]]:
     listed = subprocess.run([GO, "list", "./..."], cwd=ROOT, capture_output=True, text=True)
     packages = listed.stdout.split()
     raced = [p for p in packages if p.endswith("/piecewise") or "/piecewise/" in p]
-    plain = [p for p in packages if p not in raced]
     python = [p for p in ("tests/python", "tests/golden") if list((ROOT / p).rglob("test_*.py"))]
     every = {
         "go": [
             ("go vet", run_command, [GO, "vet", "./..."]),
-            ("go test -race", run_go, ["-race", *raced]),
-            ("go test", run_go, plain),
+            ("go test -race", run_go, ["-race", "-short", "-timeout", "30m", *raced]),
+            ("go test", run_go, ["-timeout", "30m", *packages]),
         ],
         "cabi": [("cabi", run_pytest, ["tests/cabi", "tests/abi"])],
         "python": [("python", run_pytest, python)],
