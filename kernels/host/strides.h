@@ -26,7 +26,15 @@ typedef struct adcgk_runs {
 /* The runs over dims first .. ndim-1, as long as they can be; with `rows`, each is of the last dim alone. */
 static inline adcgk_runs adcgk_runs_of(const DLTensor *const *tensors, int count, int32_t first, bool rows) {
   const DLTensor *t = tensors[0];
-  adcgk_runs r = {.count = 1, .length = 1};
+  adcgk_runs r;
+  r.count = r.length = 1;
+  r.ndim = 0;
+  bool compact = !rows;
+  for (int i = 0; i < count; i++) compact = compact && !tensors[i]->strides;
+  if (compact) {
+    for (int32_t d = first; d < t->ndim; d++) r.length *= t->shape[d];
+    return r;
+  }
   int64_t strides[ADCGK_RUN_TENSORS][ADCG_MAX_NDIM], shape[ADCG_MAX_NDIM]; /* innermost first */
   for (int32_t d = t->ndim - 1; d >= first; d--) {
     const int64_t extent = t->shape[d];
