@@ -212,9 +212,9 @@ func TestCheckRejectsForbiddenOverwrites(t *testing.T) {
 
 // TestCheckAgreesWithTheSimulator damages plans at random: what the checker lets pass, the simulator must let pass.
 func TestCheckAgreesWithTheSimulator(t *testing.T) {
-	graphs, passed, refused, harmful := 300, 0, 0, 0
+	graphs, passed, refused, harmful := 1500, 0, 0, 0
 	if testing.Short() {
-		graphs = 60
+		graphs = 200
 	}
 	for seed := 0; seed < graphs; seed++ {
 		r := rand.New(rand.NewSource(int64(1_000_000 + seed)))

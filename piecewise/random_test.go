@@ -465,9 +465,9 @@ func (s *simulator) run(i int, n *Node) error {
 }
 
 func TestRandomGraphsReadWhatWasWritten(t *testing.T) {
-	graphs := 1500 // make soak plans a million
+	graphs := 6000
 	if testing.Short() {
-		graphs = 150
+		graphs = 500
 	}
 	inPlaces, copies, gaps, strided, layouts := 0, 0, 0, 0, 0
 	for seed := 0; seed < graphs; seed++ {
