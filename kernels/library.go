@@ -9,6 +9,7 @@ func Library() []piecewise.OpSchema {
 	return []piecewise.OpSchema{
 		embedding(), linear(), rmsNorm(), add(), siluMul(), rope(), attention(), attentionMetadata(), gatherTokens(), argmax(), reshape(),
 		slice(), concat(),
+		causalConv1d(), ssm(), ssmMetadata(), deltaRule(), gatedDeltaRule(), gdnGating(),
 	}
 }
 

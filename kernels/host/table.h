@@ -11,4 +11,11 @@ const adcgk_kernels TABLE = {
     .angles = angles,
     .rotate = rotate,
     .argmax = argmax,
+    .conv = conv,
+    .ssm_steps = ssm_steps,
+    .ssm = ssm,
+    .delta_key = delta_key,
+    .exp = exponentials,
+    .delta = delta,
+    .gdn_gating = gdn_gating,
 };
