@@ -8,7 +8,7 @@ import "github.com/libadcg/libadcg/piecewise"
 func Library() []piecewise.OpSchema {
 	return []piecewise.OpSchema{
 		embedding(), linear(), rmsNorm(), add(), siluMul(), rope(), attention(), attentionMetadata(), gatherTokens(), argmax(), reshape(),
-		slice(), concat(),
+		slice(), concat(), moeRouter(), moe(),
 	}
 }
 
@@ -18,6 +18,14 @@ func floatAttr(name string, value float64, doc string) piecewise.AttrSpec {
 
 func intAttr(name string, value int64, doc string) piecewise.AttrSpec {
 	return piecewise.AttrSpec{Default: piecewise.Attr{Name: name, Type: piecewise.AttrInt, Int: value}, Doc: doc}
+}
+
+func boolAttr(name string, value bool, doc string) piecewise.AttrSpec {
+	a := piecewise.Attr{Name: name, Type: piecewise.AttrBool}
+	if value {
+		a.Int = 1
+	}
+	return piecewise.AttrSpec{Default: a, Doc: doc}
 }
 
 func stringAttr(name, value, doc string) piecewise.AttrSpec {

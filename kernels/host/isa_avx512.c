@@ -16,6 +16,7 @@
 #include "rows.h"
 #include "product.h"
 #include "attend.h"
+#include "experts.h"
 #include "table.h"
 
 #if defined(__clang__)

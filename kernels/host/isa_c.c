@@ -9,4 +9,5 @@
 #include "rows.h"
 #include "product.h"
 #include "attend.h"
+#include "experts.h"
 #include "table.h"

@@ -11,6 +11,7 @@
 #include "rows.h"
 #include "product.h"
 #include "attend.h"
+#include "experts.h"
 #include "table.h"
 
 #endif

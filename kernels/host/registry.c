@@ -19,6 +19,8 @@ static const adcgk_op ops[] = {
     {"adcg.reshape", NULL, NULL, NULL},
     {"adcg.slice", adcgk_slice, NULL, NULL},
     {"adcg.concat", adcgk_concat, NULL, NULL},
+    {"adcg.moe_router", adcgk_moe_router, adcgk_moe_router_workspace, NULL},
+    {"adcg.moe", adcgk_moe, adcgk_moe_workspace, NULL},
 };
 
 const adcgk_op *adcgk_find(const char *name) {

@@ -11,4 +11,7 @@ const adcgk_kernels TABLE = {
     .angles = angles,
     .rotate = rotate,
     .argmax = argmax,
+    .router_scores = router_scores,
+    .activate = activate,
+    .accumulate = accumulate,
 };
