@@ -149,7 +149,8 @@ static double nanoseconds(int64_t pairs, int64_t experts, int64_t weights, bool 
 }
 
 adcg_status adcgk_moe(const adcg_op_call *call, void *user_data) {
-  const DLTensor *x = &call->inputs[0], *indices = &call->inputs[2], *up = &call->inputs[3], *down = &call->inputs[4], *y = &call->outputs[0];
+  const DLTensor *x = &call->inputs[0], *indices = &call->inputs[2], *up = &call->inputs[3], *down = &call->inputs[4],
+                 *y = &call->outputs[0];
   const int64_t experts = down->shape[0], k = indices->shape[1], pairs = adcg_numel(indices);
   const int32_t *expert = adcg_data(indices);
   if (pairs > INT32_MAX) return adcgk_fail(call, "indices: %lld, at most %d", (long long)pairs, INT32_MAX);
@@ -196,6 +197,7 @@ adcg_status adcgk_moe(const adcg_op_call *call, void *user_data) {
   adcgk_parallel(pool, r.num_blocks * adcgk_ceil_div(r.inner, r.block_columns), nanoseconds(pairs, experts, up_rows * r.hidden, r.up_bf16),
                  up_task, &r);
   r.block_columns = columns_of(r.hidden, 1, pairs * r.inner, threads);
-  adcgk_parallel(pool, adcgk_ceil_div(r.hidden, r.block_columns), nanoseconds(pairs, experts, r.hidden * r.inner, r.down_bf16), down_task, &r);
+  adcgk_parallel(pool, adcgk_ceil_div(r.hidden, r.block_columns), nanoseconds(pairs, experts, r.hidden * r.inner, r.down_bf16), down_task,
+                 &r);
   return ADCG_OK;
 }

@@ -254,7 +254,8 @@ static void product(const adcgk_product *p, int64_t m0, int64_t m1, int64_t n0, 
         s.p.y = (char *)p->y + (m * p->ldy + n) * (p->y_bf16 ? 2 : 4);
         s.sums = slab_k == p->k ? sums : sums + (m - m0) * columns;
         if (copy_x) {
-          for (int i = 0; i < strip_rows; i++) convert(rows_of_x + i * ldx, false, element(p->x, p->x_bf16, row_of(p, m + i) * p->ldx + k), p->x_bf16, s.p.k);
+          for (int i = 0; i < strip_rows; i++)
+            convert(rows_of_x + i * ldx, false, element(p->x, p->x_bf16, row_of(p, m + i) * p->ldx + k), p->x_bf16, s.p.k);
           s.p.x = rows_of_x;
           s.p.x_bf16 = false;
           s.p.ldx = ldx;

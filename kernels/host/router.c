@@ -84,9 +84,7 @@ static void task(void *context, int64_t number) {
 }
 
 /* Rows of a task: some microseconds of work, or more if there would be too many tasks. */
-static int64_t block_of(int64_t rows, int64_t experts) {
-  return adcgk_max(adcgk_max(1, 4096 / experts), adcgk_ceil_div(rows, TASKS));
-}
+static int64_t block_of(int64_t rows, int64_t experts) { return adcgk_max(adcgk_max(1, 4096 / experts), adcgk_ceil_div(rows, TASKS)); }
 /* Floats of a task: scores, biased scores, the groups' scores and the groups chosen; whole cache lines. */
 static int64_t scratch_of(int64_t experts, int64_t groups) { return adcgk_ceil_div(2 * (experts + groups), 16) * 16; }
 
