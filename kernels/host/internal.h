@@ -22,6 +22,7 @@ void adcgk_parallel(adcgk_pool *pool, int64_t tasks, double nanoseconds, adcgk_t
 /* y[m][n] = bias[n] + sum over k of x[m][k] * w[n][k]. Strides are in elements. A sum's order depends on K alone. */
 typedef struct adcgk_product {
   const void *x; /* [M, K], rows ldx apart */
+  const int32_t *rows; /* [M]: row m of the product is row rows[m] of x; NULL: they are the same */
   const void *w; /* [N, K], rows ldw apart */
   const void *bias; /* [N]; may be NULL */
   void *y; /* [M, N], rows ldy apart */
@@ -103,6 +104,8 @@ typedef struct adcgk_delta {
   float *scratch; /* [keys, ADCGK_SCAN_VALUES] */
 } adcgk_delta;
 
+typedef enum adcgk_activation { ADCGK_SILU, ADCGK_GELU_TANH, ADCGK_RELU2 } adcgk_activation;
+
 typedef struct adcgk_kernels {
   const char *name;
   /* Rows m0 .. m1-1 and columns n0 .. n1-1 of a product. */
@@ -136,6 +139,12 @@ typedef struct adcgk_kernels {
   /* g = -exp(a_log) * softplus(a + dt_bias), beta = sigmoid(b) */
   void (*gdn_gating)(float *g, float *beta, const void *a, const void *b, bool bf16, const void *a_log, bool a_log_bf16,
                      const void *dt_bias, bool dt_bias_bf16, int64_t n);
+  /* One row of router scores: the sigmoid of every logit, or the softmax over all. */
+  void (*router_scores)(float *to, const void *logits, bool bf16, bool softmax, int64_t n);
+  /* to[first + i] = activation(gate[i]) * up[i]; up NULL: activation(gate[i]). */
+  void (*activate)(void *to, bool to_bf16, int64_t first, const float *gate, const float *up, adcgk_activation activation, int64_t n);
+  /* sums[i] += weight * x[i] */
+  void (*accumulate)(float *sums, const float *x, float weight, int64_t n);
 } adcgk_kernels;
 
 /* Tables of the instruction sets that this build has; adcgk_active (registry.c) is the one in use. */
@@ -198,5 +207,9 @@ adcg_status adcgk_ssm_metadata(const adcg_op_call *call, void *user_data);
 adcg_status adcgk_delta_rule(const adcg_op_call *call, void *user_data);
 adcg_status adcgk_gated_delta_rule(const adcg_op_call *call, void *user_data);
 adcg_status adcgk_gdn_gating(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_moe_router(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_moe_router_workspace(const adcg_op_call *call, size_t *out_bytes, void *user_data);
+adcg_status adcgk_moe(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_moe_workspace(const adcg_op_call *call, size_t *out_bytes, void *user_data);
 
 #endif /* ADCGK_INTERNAL_H_ */

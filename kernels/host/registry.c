@@ -25,6 +25,8 @@ static const adcgk_op ops[] = {
     {"adcg.delta_rule", adcgk_delta_rule, NULL, NULL},
     {"adcg.gated_delta_rule", adcgk_gated_delta_rule, NULL, NULL},
     {"adcg.gdn_gating", adcgk_gdn_gating, NULL, NULL},
+    {"adcg.moe_router", adcgk_moe_router, adcgk_moe_router_workspace, NULL},
+    {"adcg.moe", adcgk_moe, adcgk_moe_workspace, NULL},
 };
 
 const adcgk_op *adcgk_find(const char *name) {

@@ -18,4 +18,7 @@ const adcgk_kernels TABLE = {
     .exp = exponentials,
     .delta = delta,
     .gdn_gating = gdn_gating,
+    .router_scores = router_scores,
+    .activate = activate,
+    .accumulate = accumulate,
 };
