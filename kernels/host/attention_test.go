@@ -170,14 +170,6 @@ func TestAttentionInvariance(t *testing.T) {
 			a.kCache, a.vCache = filled(c.cache, nan, 3, 256, c.kvHeads, c.d), filled(c.cache, nan, 3, 256, c.kvHeads, c.dv)
 			return a
 		}
-		concat := func(parts ...*array) *array {
-			all := &array{dtype: parts[0].dtype, dims: append([]int64{0}, parts[0].dims[1:]...)}
-			for _, p := range parts {
-				all.dims[0] += p.dims[0]
-				all.f = append(all.f, p.f...)
-			}
-			return all
-		}
 		slots := []int32{2, 0}
 		// whole: both sequences in one step
 		whole := func(pool uintptr, padding int64) (*array, *attn) {
