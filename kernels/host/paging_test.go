@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-
 )
 
 // paging lays a slot cache out in pages of `size` positions, in a random order. Nil stays a slot cache.
@@ -106,4 +105,3 @@ func concat(parts ...*array) *array {
 	}
 	return all
 }
-
