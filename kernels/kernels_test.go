@@ -129,7 +129,7 @@ func TestInferenceErrors(t *testing.T) {
 		{"adcg.rope", nil, []piecewise.Type{typ(f32, "T", 3, 16), typ(i32, "S")}, piecewise.ErrShape, "positions"},
 		{"adcg.rope", attrs{"rotary_dim": {Int: 7}}, rope, piecewise.ErrAttribute, "rotary_dim"},
 		{"adcg.rope", attrs{"rotary_dim": {Int: 18}}, rope, piecewise.ErrAttribute, "rotary_dim"},
-		{"adcg.rope", attrs{"scaling": {String: "yarn"}}, rope, piecewise.ErrAttribute, "scaling"},
+		{"adcg.rope", attrs{"scaling": {String: "ntk"}}, rope, piecewise.ErrAttribute, "scaling"},
 		{"adcg.rope", attrs{"scaling": {String: "llama3"}, "low_freq_factor": {Float: 4}}, rope, piecewise.ErrAttribute, "high_freq_factor"},
 		{"adcg.rope", attrs{"theta": {Float: 0}}, rope, piecewise.ErrAttribute, "theta"},
 		{"adcg.attention", nil, put(0, typ(f32, "T", 5, 16)), piecewise.ErrShape, "q"},

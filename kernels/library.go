@@ -7,8 +7,12 @@ import "github.com/libadcg/libadcg/piecewise"
 // Library gives the schemas of every built-in op, each call its own.
 func Library() []piecewise.OpSchema {
 	return []piecewise.OpSchema{
-		embedding(), linear(), rmsNorm(), add(), siluMul(), rope(), attention(), attentionMetadata(), gatherTokens(), argmax(), reshape(),
-		slice(), concat(),
+		embedding(), linear(),
+		rmsNorm(), layerNorm(), addRMSNorm(), qkNorm(),
+		add(), mul(), siluMul(), geluMul(), sigmoidMul(), silu(), relu2(), sigmoid(), cast(),
+		rope(), attention(), attentionMetadata(), gatherTokens(),
+		softmax(), argmax(), sample(),
+		reshape(), slice(), concat(),
 	}
 }
 
@@ -22,6 +26,14 @@ func intAttr(name string, value int64, doc string) piecewise.AttrSpec {
 
 func stringAttr(name, value, doc string) piecewise.AttrSpec {
 	return piecewise.AttrSpec{Default: piecewise.Attr{Name: name, Type: piecewise.AttrString, String: value}, Doc: doc}
+}
+
+func boolAttr(name string, value bool, doc string) piecewise.AttrSpec {
+	a := piecewise.Attr{Name: name, Type: piecewise.AttrBool}
+	if value {
+		a.Int = 1
+	}
+	return piecewise.AttrSpec{Default: a, Doc: doc}
 }
 
 // inPlace lets output 0 overwrite any of these inputs.
