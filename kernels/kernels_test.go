@@ -1,7 +1,9 @@
 package kernels_test
 
 import (
+	"math"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -76,6 +78,19 @@ func TestInference(t *testing.T) {
 		{"adcg.linear", nil, []piecewise.Type{typ(f32, "T", 3, 4), typ(bf16, 7, 12)}, []piecewise.Type{typ(f32, "T", 7)}},
 		{"adcg.linear", nil, []piecewise.Type{typ(bf16, "S", 12), typ(f32, 7, 12), typ(f32, 7)}, []piecewise.Type{typ(bf16, "S", 7)}},
 		{"adcg.rms_norm", nil, []piecewise.Type{typ(f32, "T", 3, 4), typ(bf16, 4)}, []piecewise.Type{typ(f32, "T", 3, 4)}},
+		{"adcg.rms_norm", attrs{"gate": {String: "after"}, "groups": {Int: 2}}, []piecewise.Type{typ(f32, "T", 3, 4), typ(bf16, 4), typ(f32, "T", 3, 4)}, []piecewise.Type{typ(f32, "T", 3, 4)}},
+		{"adcg.layer_norm", nil, []piecewise.Type{typ(bf16, "T", 4), typ(f32, 4)}, []piecewise.Type{typ(bf16, "T", 4)}},
+		{"adcg.layer_norm", nil, []piecewise.Type{typ(bf16, "T", 4), typ(f32, 4), typ(bf16, 4)}, []piecewise.Type{typ(bf16, "T", 4)}},
+		{"adcg.add_rms_norm", nil, []piecewise.Type{typ(f32, "T", 4), typ(f32, "T", 4), typ(bf16, 4)}, []piecewise.Type{typ(f32, "T", 4), typ(f32, "T", 4)}},
+		{"adcg.qk_norm", nil, []piecewise.Type{typ(f32, "T", 6, 16), typ(f32, "T", 2, 16), typ(bf16, 16), typ(f32, 16)}, []piecewise.Type{typ(f32, "T", 6, 16), typ(f32, "T", 2, 16)}},
+		{"adcg.mul", nil, []piecewise.Type{typ(f32, "T", 3, 5), typ(f32, "T", 3, 1)}, []piecewise.Type{typ(f32, "T", 3, 5)}},
+		{"adcg.sigmoid_mul", nil, []piecewise.Type{typ(f32, "S", 5), typ(f32, "S", 5)}, []piecewise.Type{typ(f32, "S", 5)}},
+		{"adcg.gelu_mul", attrs{"approximate": {String: "tanh"}}, []piecewise.Type{typ(f32, "T", 5), typ(f32, "T", 5)}, []piecewise.Type{typ(f32, "T", 5)}},
+		{"adcg.relu2", nil, []piecewise.Type{typ(bf16, "T", 5)}, []piecewise.Type{typ(bf16, "T", 5)}},
+		{"adcg.cast", attrs{"dtype": {String: "bfloat16"}}, []piecewise.Type{typ(f32, "T", 3, 5)}, []piecewise.Type{typ(bf16, "T", 3, 5)}},
+		{"adcg.rope", attrs{"layout": {String: "interleaved"}, "scaling": {String: "yarn"}, "factor": {Float: 4}}, []piecewise.Type{typ(f32, "T", 3, 16), typ(i32, "T")}, []piecewise.Type{typ(f32, "T", 3, 16)}},
+		{"adcg.softmax", nil, []piecewise.Type{typ(f32, "T", 3, 5)}, []piecewise.Type{typ(f32, "T", 3, 5)}},
+		{"adcg.sample", attrs{"top_k": {Int: 50}, "temperature": {Float: 0}}, []piecewise.Type{typ(bf16, "S", 50), typ(f32, "S")}, []piecewise.Type{typ(i32, "S")}},
 		{"adcg.add", nil, []piecewise.Type{typ(f32, "T", 3), typ(f32, "T", 3)}, []piecewise.Type{typ(f32, "T", 3)}},
 		{"adcg.silu_mul", nil, []piecewise.Type{typ(bf16, "T", 3), typ(bf16, "T", 3)}, []piecewise.Type{typ(bf16, "T", 3)}},
 		{"adcg.rope", attrs{"rotary_dim": {Int: 8}}, []piecewise.Type{typ(f32, "T", 3, 16), typ(i32, "T")}, []piecewise.Type{typ(f32, "T", 3, 16)}},
@@ -109,6 +124,8 @@ func TestInferenceErrors(t *testing.T) {
 		return attention(func(in []piecewise.Type) { in[i] = to })
 	}
 	rope := []piecewise.Type{typ(f32, "T", 3, 16), typ(i32, "T")}
+	norm := []piecewise.Type{typ(f32, "T", 4), typ(f32, 4)}
+	sample := []piecewise.Type{typ(f32, "S", 9), typ(f32, "S")}
 	for _, c := range []struct {
 		op     string
 		attrs  attrs
@@ -124,6 +141,43 @@ func TestInferenceErrors(t *testing.T) {
 		{"adcg.linear", nil, []piecewise.Type{typ(f32, "T", 4), typ(f32, 7, 4), typ(f32, 6)}, piecewise.ErrShape, "bias"},
 		{"adcg.rms_norm", nil, []piecewise.Type{typ(f32, "T", 4), typ(f32, 5)}, piecewise.ErrShape, "weight"},
 		{"adcg.rms_norm", attrs{"eps": {Float: -1}}, []piecewise.Type{typ(f32, "T", 4), typ(f32, 4)}, piecewise.ErrAttribute, "eps"},
+		{"adcg.linear", attrs{"activation": {String: "elu"}}, []piecewise.Type{typ(f32, "T", 4), typ(f32, 7, 4)}, piecewise.ErrAttribute, "`activation`: \"elu\""},
+		{"adcg.rms_norm", attrs{"groups": {Int: 3}}, norm, piecewise.ErrAttribute, "`groups`: 3, must divide x's last dim, 4"},
+		{"adcg.rms_norm", attrs{"groups": {Int: 0}}, norm, piecewise.ErrAttribute, "groups"},
+		{"adcg.rms_norm", attrs{"gate": {String: "first"}}, norm, piecewise.ErrAttribute, "gate"},
+		{"adcg.rms_norm", attrs{"gate": {String: "before"}}, norm, piecewise.ErrGraph, "z: missing"},
+		{"adcg.rms_norm", nil, append(slices.Clone(norm), typ(f32, "T", 4)), piecewise.ErrAttribute, "z is given"},
+		{"adcg.rms_norm", attrs{"gate": {String: "after"}}, append(slices.Clone(norm), typ(bf16, "T", 4)), piecewise.ErrDType, "z"},
+		{"adcg.layer_norm", nil, []piecewise.Type{typ(f32, "T", 4), typ(f32, 4), typ(f32, 5)}, piecewise.ErrShape, "bias"},
+		{"adcg.layer_norm", attrs{"eps": {Float: math.Inf(1)}}, norm, piecewise.ErrAttribute, "eps"},
+		{"adcg.layer_norm", nil, []piecewise.Type{typ(f32, "T"), typ(f32, 4)}, piecewise.ErrShape, "x"},
+		{"adcg.add_rms_norm", nil, []piecewise.Type{typ(f32, "T", 4), typ(f32, "T", 5), typ(f32, 4)}, piecewise.ErrShape, "b"},
+		{"adcg.add_rms_norm", nil, []piecewise.Type{typ(f32, "T", 4), typ(f32, "T", 4), typ(f32, 5)}, piecewise.ErrShape, "weight"},
+		{"adcg.qk_norm", nil, []piecewise.Type{typ(f32, "T", 6, 16), typ(f32, "T", 2, 8), typ(f32, 16), typ(f32, 8)}, piecewise.ErrShape, "k"},
+		{"adcg.qk_norm", nil, []piecewise.Type{typ(f32, "T", 6, 16), typ(bf16, "T", 2, 16), typ(f32, 16), typ(f32, 16)}, piecewise.ErrDType, "k"},
+		{"adcg.qk_norm", nil, []piecewise.Type{typ(f32, "T", 6, 16), typ(f32, "T", 2, 16), typ(f32, 16), typ(f32, 8)}, piecewise.ErrShape, "k_weight"},
+		{"adcg.mul", nil, []piecewise.Type{typ(f32, "T", 3, 5), typ(f32, "T", 2, 1)}, piecewise.ErrShape, "b"},
+		{"adcg.mul", nil, []piecewise.Type{typ(f32, "T", 3, 5), typ(f32, "T", 1)}, piecewise.ErrShape, "a"},
+		{"adcg.mul", nil, []piecewise.Type{typ(f32, "T", 5), typ(bf16, "T", 1)}, piecewise.ErrDType, "b"},
+		{"adcg.sigmoid_mul", nil, []piecewise.Type{typ(f32, "T", 5), typ(f32, "T", 4)}, piecewise.ErrShape, "gate"},
+		{"adcg.gelu_mul", attrs{"approximate": {String: "erf"}}, []piecewise.Type{typ(f32, "T", 4), typ(f32, "T", 4)}, piecewise.ErrAttribute, "approximate"},
+		{"adcg.gelu_mul", nil, []piecewise.Type{typ(f32, "T", 4), typ(f32, "T", 5)}, piecewise.ErrShape, "up"},
+		{"adcg.silu", nil, []piecewise.Type{typ(i32, "T", 4)}, piecewise.ErrDType, "x"},
+		{"adcg.cast", attrs{"dtype": {String: "float16"}}, []piecewise.Type{typ(f32, "T", 4)}, piecewise.ErrAttribute, "dtype"},
+		{"adcg.cast", attrs{"dtype": {String: "float32"}}, []piecewise.Type{typ(i32, "T", 4)}, piecewise.ErrDType, "x"},
+		{"adcg.rope", attrs{"layout": {String: "halves"}}, rope, piecewise.ErrAttribute, "layout"},
+		{"adcg.rope", attrs{"layout": {String: "interleaved"}}, []piecewise.Type{typ(f32, "T", 1, 514), typ(i32, "T")}, piecewise.ErrAttribute, "`rotary_dim`: 514"},
+		{"adcg.rope", attrs{"scaling": {String: "yarn"}, "beta_slow": {Float: 33}}, rope, piecewise.ErrAttribute, "beta_fast"},
+		{"adcg.rope", attrs{"scaling": {String: "yarn"}, "theta": {Float: 1}}, rope, piecewise.ErrAttribute, "theta"},
+		{"adcg.rope", attrs{"mscale": {Float: -1}}, rope, piecewise.ErrAttribute, "mscale"},
+		{"adcg.rope", attrs{"attention_factor": {Float: math.NaN()}}, rope, piecewise.ErrAttribute, "attention_factor"},
+		{"adcg.softmax", nil, []piecewise.Type{typ(f32, "T")}, piecewise.ErrShape, "x"},
+		{"adcg.sample", attrs{"top_p": {Float: 0}}, sample, piecewise.ErrAttribute, "`top_p`: 0"},
+		{"adcg.sample", attrs{"top_p": {Float: 1.5}}, sample, piecewise.ErrAttribute, "top_p"},
+		{"adcg.sample", attrs{"top_k": {Int: -1}}, sample, piecewise.ErrAttribute, "top_k"},
+		{"adcg.sample", attrs{"temperature": {Float: -1}}, sample, piecewise.ErrAttribute, "temperature"},
+		{"adcg.sample", nil, []piecewise.Type{typ(f32, "S", 9), typ(bf16, "S")}, piecewise.ErrDType, "uniform"},
+		{"adcg.sample", nil, []piecewise.Type{typ(f32, "S", 9), typ(f32, "T")}, piecewise.ErrShape, "uniform"},
 		{"adcg.add", nil, []piecewise.Type{typ(f32, "T", 4), typ(f32, "S", 4)}, piecewise.ErrShape, "b"},
 		{"adcg.silu_mul", nil, []piecewise.Type{typ(f32, "T", 4), typ(bf16, "T", 4)}, piecewise.ErrDType, "up"},
 		{"adcg.rope", nil, []piecewise.Type{typ(f32, "T", 3, 16), typ(i32, "S")}, piecewise.ErrShape, "positions"},
