@@ -13,6 +13,7 @@ func Library() []piecewise.OpSchema {
 		rope(), attention(), attentionMetadata(), gatherTokens(),
 		softmax(), argmax(), sample(),
 		reshape(), slice(), concat(),
+		causalConv1d(), ssm(), ssmMetadata(), deltaRule(), gatedDeltaRule(), gdnGating(), moeRouter(), moe(),
 	}
 }
 
@@ -24,16 +25,16 @@ func intAttr(name string, value int64, doc string) piecewise.AttrSpec {
 	return piecewise.AttrSpec{Default: piecewise.Attr{Name: name, Type: piecewise.AttrInt, Int: value}, Doc: doc}
 }
 
-func stringAttr(name, value, doc string) piecewise.AttrSpec {
-	return piecewise.AttrSpec{Default: piecewise.Attr{Name: name, Type: piecewise.AttrString, String: value}, Doc: doc}
-}
-
 func boolAttr(name string, value bool, doc string) piecewise.AttrSpec {
 	a := piecewise.Attr{Name: name, Type: piecewise.AttrBool}
 	if value {
 		a.Int = 1
 	}
 	return piecewise.AttrSpec{Default: a, Doc: doc}
+}
+
+func stringAttr(name, value, doc string) piecewise.AttrSpec {
+	return piecewise.AttrSpec{Default: piecewise.Attr{Name: name, Type: piecewise.AttrString, String: value}, Doc: doc}
 }
 
 // inPlace lets output 0 overwrite any of these inputs.

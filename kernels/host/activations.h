@@ -34,7 +34,7 @@ ALWAYS vec v_gelu_tanh(vec x) {
   return v_div(near, v_add(v_set(1.0f), v_exp(v_mul(near, factor))));
 }
 
-ALWAYS vec v_activation(int32_t activation, vec x) {
+ALWAYS vec v_activation(adcgk_activation activation, vec x) {
   switch (activation) {
     case ADCGK_SILU: return v_silu(x);
     case ADCGK_GELU: return v_gelu(x);
@@ -47,7 +47,7 @@ ALWAYS vec v_activation(int32_t activation, vec x) {
 }
 
 /* values[i] = activation(values[i]), i < n; n is a multiple of 16. Not inlined: products come in many shapes. */
-static __attribute__((noinline)) void activate(int32_t activation, float *values, int n) {
+static __attribute__((noinline)) void activate_all(adcgk_activation activation, float *values, int n) {
   for (int i = 0; i < n; i += LANES) v_store(values + i, v_activation(activation, v_load(values + i)));
 }
 

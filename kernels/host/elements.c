@@ -3,12 +3,12 @@
 
 #include "strides.h"
 
-int32_t adcgk_activation(const char *name) {
+adcgk_activation adcgk_activation_of(const char *name) {
   static const char *const names[] = {[ADCGK_NONE] = "none",           [ADCGK_SILU] = "silu", [ADCGK_GELU] = "gelu",
                                       [ADCGK_GELU_TANH] = "gelu_tanh", [ADCGK_RELU] = "relu", [ADCGK_RELU2] = "relu2",
                                       [ADCGK_SIGMOID] = "sigmoid"};
   for (int32_t i = 0; i < (int32_t)(sizeof(names) / sizeof(names[0])); i++) {
-    if (strcmp(name, names[i]) == 0) return i;
+    if (strcmp(name, names[i]) == 0) return (adcgk_activation)i;
   }
   return ADCGK_NONE; /* not reached: the schema allows these alone */
 }

@@ -13,6 +13,10 @@
 #include "norms.h"
 #include "product.h"
 #include "attend.h"
+#include "conv.h"
+#include "ssm.h"
+#include "delta.h"
+#include "experts.h"
 #include "table.h"
 
 #endif

@@ -86,14 +86,11 @@ type stridedCase struct {
 	inputs []*array
 	output *array
 	batch  host.Batch
-	second *array // output, if there are two
+	more   []*array // further outputs
 }
 
 func (c *stridedCase) outputs() []*array {
-	if c.second != nil {
-		return []*array{c.output, c.second}
-	}
-	return []*array{c.output}
+	return append([]*array{c.output}, c.more...)
 }
 
 // tensors gives the inputs, then the outputs.
@@ -109,9 +106,9 @@ func (c *stridedCase) run(t *testing.T, pool uintptr, pads [][]int64, over map[i
 			all[i] = all[input]
 			continue
 		}
-		pad := pads[i]
-		if pad == nil {
-			pad = make([]int64, len(a.dims))
+		pad := make([]int64, len(a.dims))
+		if i < len(pads) && pads[i] != nil {
+			pad = pads[i]
 		}
 		all[i] = place(a.dtype, a.dims, pad, a.bytes())
 	}
@@ -145,6 +142,13 @@ func stridedCases(rng *rand.Rand, dtype piecewise.DType) []stridedCase {
 		index[i] = int32(rng.IntN(rows))
 	}
 	rope := []piecewise.Attr{float("theta", 10000), integer("rotary_dim", 12), str("scaling", "none"), float("factor", 1)}
+	pairs := indexRows(rows, 3)
+	for i := range pairs.i {
+		pairs.i[i] = int32(rng.IntN(4))
+	}
+	mixture := func(activation string, gated bool) []piecewise.Attr {
+		return []piecewise.Attr{str("activation", activation), boolean("gated", gated)}
+	}
 	cases := []stridedCase{
 		{"adcg.embedding", []piecewise.Attr{str("dtype", other.String())}, []*array{ints(index...), r(rows, 20)}, random(rng, other, rows, 20), decode, nil},
 		{"adcg.embedding", []piecewise.Attr{str("dtype", "")}, []*array{ints(index...), r(rows, 20)}, r(rows, 20), decode, nil},
@@ -160,6 +164,10 @@ func stridedCases(rng *rand.Rand, dtype piecewise.DType) []stridedCase {
 		{"adcg.slice", []piecewise.Attr{integer("axis", -1), integer("start", 2), integer("length", 3)}, []*array{r(rows, 3, 7)}, r(rows, 3, 3), decode, nil},
 		{"adcg.slice", []piecewise.Attr{integer("axis", 1), integer("start", 1), integer("length", 0)}, []*array{r(rows, 3, 7)}, r(rows, 2, 7), decode, nil},
 		{"adcg.concat", []piecewise.Attr{integer("axis", 1)}, []*array{r(rows, 3, 7), r(rows, 1, 7), r(rows, 2, 7)}, r(rows, 6, 7), decode, nil},
+		{"adcg.moe_router", []piecewise.Attr{str("scoring", "softmax"), integer("top_k", 3), integer("n_group", 1), integer("topk_group", 1),
+			boolean("norm_topk_prob", true), float("routed_scaling_factor", 2)}, []*array{r(rows, 20), r(20)}, filled(piecewise.F32, 0, rows, 3), decode, []*array{indexRows(rows, 3)}},
+		{"adcg.moe", mixture("silu", true), []*array{r(rows, 40), random(rng, piecewise.F32, rows, 3), pairs, r(4, 50, 40), r(4, 40, 25)}, r(rows, 40), decode, nil},
+		{"adcg.moe", mixture("relu2", false), []*array{r(rows, 600), random(rng, piecewise.F32, rows, 3), pairs, r(4, 25, 600), r(4, 600, 25)}, r(rows, 600), decode, nil},
 	}
 	gated := func(gate string, groups int64) []piecewise.Attr {
 		return []piecewise.Attr{integer("groups", groups), str("gate", gate)}
@@ -170,9 +178,9 @@ func stridedCases(rng *rand.Rand, dtype piecewise.DType) []stridedCase {
 		stridedCase{"adcg.rms_norm", gated("after", 1), []*array{r(rows, 3, 28), r(28), r(rows, 3, 28)}, r(rows, 3, 28), decode, nil},
 		stridedCase{"adcg.rms_norm", gated("before", 1), []*array{r(rows, 70), r(70), r(rows, 70)}, r(rows, 70), decode, nil},
 		stridedCase{"adcg.layer_norm", nil, []*array{r(rows, 3, 21), r(21), random(rng, other, 21)}, r(rows, 3, 21), decode, nil},
-		stridedCase{"adcg.add_rms_norm", nil, []*array{r(rows, 40), r(rows, 40), r(40)}, r(rows, 40), decode, r(rows, 40)},
-		stridedCase{"adcg.add_rms_norm", nil, []*array{r(rows, 3, 17), r(rows, 3, 17), r(17)}, r(rows, 3, 17), decode, r(rows, 3, 17)},
-		stridedCase{"adcg.qk_norm", nil, []*array{r(rows, 4, 24), r(rows, 2, 24), r(24), random(rng, other, 24)}, r(rows, 4, 24), decode, r(rows, 2, 24)},
+		stridedCase{"adcg.add_rms_norm", nil, []*array{r(rows, 40), r(rows, 40), r(40)}, r(rows, 40), decode, []*array{r(rows, 40)}},
+		stridedCase{"adcg.add_rms_norm", nil, []*array{r(rows, 3, 17), r(rows, 3, 17), r(17)}, r(rows, 3, 17), decode, []*array{r(rows, 3, 17)}},
+		stridedCase{"adcg.qk_norm", nil, []*array{r(rows, 4, 24), r(rows, 2, 24), r(24), random(rng, other, 24)}, r(rows, 4, 24), decode, []*array{r(rows, 2, 24)}},
 		stridedCase{"adcg.softmax", nil, []*array{r(rows, 3, 21)}, r(rows, 3, 21), decode, nil},
 		stridedCase{"adcg.softmax", nil, []*array{r(rows, 700)}, r(rows, 700), decode, nil},
 		stridedCase{"adcg.sample", []piecewise.Attr{integer("top_k", 20), float("top_p", 0.9)}, []*array{r(rows, 300), uniforms(rng, rows)}, ints(make([]int32, rows)...), decode, nil},
@@ -200,7 +208,7 @@ func stridedCases(rng *rand.Rand, dtype piecewise.DType) []stridedCase {
 				append([]*array{r(rows, 4, 24), r(rows, kv, 24), r(rows, kv, 20)}, append(caches, ints(0, 30, 31, rows), ints(0, 9, 4), ints(2, 0, 3))...),
 				r(rows, 4, 20), host.Batch{PrefillSeqs: 2, PrefillTokens: rows - 1, DecodeSeqs: 1}, nil})
 	}
-	return cases
+	return append(cases, sequenceStrided(rng, dtype)...)
 }
 
 // overs gives every way to write outputs over inputs: each alias alone, and each two of different outputs and inputs.
