@@ -17,7 +17,7 @@ def graph(engine: adcg.Engine, dtype: str) -> adcg.Graph:
     g = engine.graph(max_tokens=32, max_seqs=4, max_seq_len=LENGTH)
     q, k, v = (g.input(name, "float32", [g.tokens, n, d]) for name, n, d in (("q", N, D), ("k", KV, D), ("v", KV, DV)))
     caches = [g.state(name, dtype, [SLOTS, LENGTH, KV, d]) for name, d in (("k_cache", D), ("v_cache", DV))]
-    index = [g.input("cu", "int32", [g.seqs + 1]), g.input("pos", "int32", [g.seqs]), g.input("slot", "int32", [g.seqs])]
+    index = [g.input(name, "int32", [rows]) for name, rows in (("cu", g.seqs + 1), ("pos", g.seqs), ("slot", g.seqs))]
     g.output("y", g.attention(q, k, v, *caches, *index))
     return g
 
@@ -77,7 +77,8 @@ def test_fp8_caches_of_torch(engine: adcg.Engine, rng: np.random.Generator) -> N
 
 def test_a_cache_of_another_type_is_refused(engine: adcg.Engine) -> None:
     caches = {name: np.zeros((SLOTS, LENGTH, KV, d), np.uint8) for name, d in (("k_cache", D), ("v_cache", DV))}
-    with pytest.raises(adcg.AdcgError, match=r"`k_cache`: DLPack dtype \(code 1, 8 bits, 1 lanes\), needs \(code 10, 8 bits"):
+    refusal = r"`k_cache`: DLPack dtype \(code 1, 8 bits, 1 lanes\), needs \(code 10, 8 bits"
+    with pytest.raises(adcg.AdcgError, match=refusal):
         graph(engine, "float8_e4m3fn").compile(states=caches)
 
 
@@ -85,6 +86,7 @@ def test_block_tables(engine: adcg.Engine) -> None:
     g = engine.graph(max_tokens=8, max_seqs=4, max_seq_len=LENGTH)
     pages = g.input("pages", "int32", [12])
     g.output("tables", g.paged_metadata(g.input("cu_pages", "int32", [g.seqs + 1]), pages, max_pages=3))
+    inputs = [np.arange(50, 62, dtype=np.int32), np.array([0, 2, 3, 6], np.int32)]
     with g.compile() as exec_:
-        tables = exec_.replay(adcg.Batch(decode_seqs=3), [np.arange(50, 62, dtype=np.int32), np.array([0, 2, 3, 6], np.int32)])
+        tables = exec_.replay(adcg.Batch(decode_seqs=3), inputs)
     np.testing.assert_array_equal(tables.outputs["tables"], [[50, 51, 0], [52, 0, 0], [53, 54, 55]])
