@@ -1,6 +1,7 @@
 package kernels_test
 
 import (
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -87,6 +88,30 @@ func deltaInputs(gates ...piecewise.Type) []piecewise.Type {
 	return append(append(in, typ(f32, 3, 6, 8, 12)), sequences...)
 }
 
+// mixture gives the inputs of moe: 6 experts, 2 a row.
+func mixture(change ...func(in []piecewise.Type)) []piecewise.Type {
+	in := []piecewise.Type{typ(bf16, "T", 16), typ(f32, "T", 2), typ(i32, "T", 2), typ(bf16, 6, 20, 16), typ(f32, 6, 16, 10)}
+	for _, c := range change {
+		c(in)
+	}
+	return in
+}
+
+// paged puts a page table in the place of slot_idx, of inputs whose cu_seqlens is number i.
+func paged(in []piecewise.Type, i int) []piecewise.Type {
+	table := []piecewise.Type{typ(i32, "S+1"), typ(i32, 100), typ(i32, "S")}
+	return slices.Concat(in[:i+2], table, in[i+3:])
+}
+
+func mla(change ...func(in []piecewise.Type)) []piecewise.Type {
+	in := []piecewise.Type{typ(bf16, "T", 3, 16), typ(bf16, "T", 3, 8), typ(bf16, "T", 32), typ(bf16, "T", 8), typ(f32, 3*(16+20), 32), typ(f32, 4, 64, 40),
+		typ(i32, "S+1"), typ(i32, "S"), typ(i32, "S")}
+	for _, c := range change {
+		c(in)
+	}
+	return in
+}
+
 func TestInference(t *testing.T) {
 	type attrs = map[string]piecewise.Attr
 	for _, c := range []struct {
@@ -105,6 +130,13 @@ func TestInference(t *testing.T) {
 		{"adcg.rope", attrs{"rotary_dim": {Int: 8}}, []piecewise.Type{typ(f32, "T", 3, 16), typ(i32, "T")}, []piecewise.Type{typ(f32, "T", 3, 16)}},
 		{"adcg.attention", nil, attention(), []piecewise.Type{typ(f32, "T", 6, 24)}},
 		{"adcg.attention", nil, attention()[:8], []piecewise.Type{typ(f32, "T", 6, 24)}},
+		{"adcg.attention", nil, attention(func(in []piecewise.Type) { in[3].DType, in[4].DType = piecewise.F8E4M3, piecewise.F8E4M3 }), []piecewise.Type{typ(f32, "T", 6, 24)}},
+		{"adcg.paged_attention", nil, paged(attention(), 5), []piecewise.Type{typ(f32, "T", 6, 24)}},
+		{"adcg.mla_attention", nil, mla(), []piecewise.Type{typ(bf16, "T", 3, 20)}},
+		{"adcg.mla_attention", nil, mla(func(in []piecewise.Type) { in[5].DType = piecewise.F8E4M3 }), []piecewise.Type{typ(bf16, "T", 3, 20)}},
+		{"adcg.paged_mla_attention", nil, paged(mla(), 6), []piecewise.Type{typ(bf16, "T", 3, 20)}},
+		{"adcg.paged_metadata", attrs{"max_pages": {Int: 9}}, []piecewise.Type{typ(i32, "S+1"), typ(i32, 50)}, []piecewise.Type{typ(i32, "S", 9)}},
+		{"adcg.paged_metadata", attrs{"max_pages": {Int: 9}}, []piecewise.Type{typ(i32, "S+1"), typ(i32, "T")}, []piecewise.Type{typ(i32, "S", 9)}},
 		{"adcg.attention_metadata", nil, []piecewise.Type{typ(i32, "S+1"), typ(i32, "S")}, []piecewise.Type{typ(i32, "T"), typ(i32, "T")}},
 		{"adcg.gather_tokens", nil, []piecewise.Type{typ(f32, "T", 3, 4), typ(i32, "S")}, []piecewise.Type{typ(f32, "S", 3, 4)}},
 		{"adcg.argmax", nil, []piecewise.Type{typ(bf16, "S", 50)}, []piecewise.Type{typ(i32, "S")}},
@@ -124,6 +156,12 @@ func TestInference(t *testing.T) {
 		{"adcg.delta_rule", nil, deltaInputs(typ(f32, "T", 6)), []piecewise.Type{typ(bf16, "T", 6, 12)}},
 		{"adcg.gated_delta_rule", nil, deltaInputs(typ(f32, "T", 6), typ(bf16, "T", 6)), []piecewise.Type{typ(bf16, "T", 6, 12)}},
 		{"adcg.gdn_gating", nil, []piecewise.Type{typ(bf16, "T", 6), typ(bf16, "T", 6), typ(f32, 6), typ(bf16, 6)}, []piecewise.Type{typ(f32, "T", 6), typ(f32, "T", 6)}},
+		{"adcg.moe_router", attrs{"top_k": {Int: 8}}, []piecewise.Type{typ(bf16, "T", 64)}, []piecewise.Type{typ(f32, "T", 8), typ(i32, "T", 8)}},
+		{"adcg.moe_router", attrs{"scoring": {String: "sigmoid"}, "top_k": {Int: 6}, "n_group": {Int: 4}, "topk_group": {Int: 2}},
+			[]piecewise.Type{typ(f32, "S", 12), typ(f32, 12)}, []piecewise.Type{typ(f32, "S", 6), typ(i32, "S", 6)}},
+		{"adcg.moe_router", attrs{"top_k": {Int: 1}}, []piecewise.Type{typ(f32, "T", 1)}, []piecewise.Type{typ(f32, "T", 1), typ(i32, "T", 1)}},
+		{"adcg.moe", nil, mixture(), []piecewise.Type{typ(bf16, "T", 16)}},
+		{"adcg.moe", attrs{"gated": {Int: 0}, "activation": {String: "relu2"}}, mixture(func(in []piecewise.Type) { in[3] = typ(f32, 6, 10, 16) }), []piecewise.Type{typ(bf16, "T", 16)}},
 	} {
 		got, err := infer(c.op, c.attrs, c.inputs...)
 		require.NoError(t, err, c.op)
@@ -140,7 +178,22 @@ func TestInferenceErrors(t *testing.T) {
 	put := func(i int, to piecewise.Type) []piecewise.Type {
 		return attention(func(in []piecewise.Type) { in[i] = to })
 	}
+	putMLA := func(i int, to piecewise.Type) []piecewise.Type {
+		return mla(func(in []piecewise.Type) { in[i] = to })
+	}
+	putPage := func(i int, to piecewise.Type) []piecewise.Type {
+		in := paged(attention(), 5)
+		in[i] = to
+		return in
+	}
 	rope := []piecewise.Type{typ(f32, "T", 3, 16), typ(i32, "T")}
+	logits := []piecewise.Type{typ(f32, "T", 12)}
+	grouped := func(k, groups, top int64) attrs {
+		return attrs{"scoring": {String: "sigmoid"}, "top_k": {Int: k}, "n_group": {Int: groups}, "topk_group": {Int: top}}
+	}
+	mix := func(i int, to piecewise.Type) []piecewise.Type {
+		return mixture(func(in []piecewise.Type) { in[i] = to })
+	}
 	for _, c := range []struct {
 		op     string
 		attrs  attrs
@@ -175,6 +228,26 @@ func TestInferenceErrors(t *testing.T) {
 		{"adcg.attention", nil, put(7, typ(i32, "T")), piecewise.ErrShape, "slot_idx"},
 		{"adcg.attention", nil, put(8, typ(f32, 5)), piecewise.ErrShape, "sinks"},
 		{"adcg.attention", attrs{"window": {Int: -1}}, attention(), piecewise.ErrAttribute, "window"},
+		{"adcg.attention", nil, put(3, typ(i32, 3, 64, 2, 16)), piecewise.ErrDType, "k_cache"},
+		{"adcg.paged_attention", nil, putPage(7, typ(i32, "S")), piecewise.ErrShape, "cu_num_pages"},
+		{"adcg.paged_attention", nil, putPage(8, typ(f32, 100)), piecewise.ErrDType, "cache_loc"},
+		{"adcg.paged_attention", nil, putPage(8, typ(i32, 100, 1)), piecewise.ErrShape, "cache_loc"},
+		{"adcg.paged_attention", nil, putPage(9, typ(i32, "S+1")), piecewise.ErrShape, "last_page_len"},
+		{"adcg.paged_attention", nil, putPage(10, typ(f32, 5)), piecewise.ErrShape, "sinks"},
+		{"adcg.mla_attention", nil, putMLA(0, typ(bf16, "S", 3, 16)), piecewise.ErrShape, "q_nope"},
+		{"adcg.mla_attention", nil, putMLA(1, typ(bf16, "T", 2, 8)), piecewise.ErrShape, "q_pe"},
+		{"adcg.mla_attention", nil, putMLA(1, typ(f32, "T", 3, 8)), piecewise.ErrDType, "q_pe"},
+		{"adcg.mla_attention", nil, putMLA(2, typ(bf16, "T", 31)), piecewise.ErrShape, "weight"},
+		{"adcg.mla_attention", nil, putMLA(3, typ(bf16, "T", 9)), piecewise.ErrShape, "kpe"},
+		{"adcg.mla_attention", nil, putMLA(4, typ(f32, 3*36+1, 32)), piecewise.ErrShape, "weight"},
+		{"adcg.mla_attention", nil, putMLA(4, typ(f32, 3*16, 32)), piecewise.ErrShape, "weight"},
+		{"adcg.mla_attention", nil, putMLA(5, typ(f32, 4, 64, 41)), piecewise.ErrShape, "cache"},
+		{"adcg.mla_attention", nil, putMLA(5, typ(i32, 4, 64, 40)), piecewise.ErrDType, "cache"},
+		{"adcg.mla_attention", nil, putMLA(6, typ(i32, "S")), piecewise.ErrShape, "cu_seqlens"},
+		{"adcg.mla_attention", nil, putMLA(8, typ(i32, "T")), piecewise.ErrShape, "slot_idx"},
+		{"adcg.mla_attention", attrs{"scale": {Float: -1}}, mla(), piecewise.ErrAttribute, "scale"},
+		{"adcg.paged_metadata", attrs{"max_pages": {Int: 0}}, []piecewise.Type{typ(i32, "S+1"), typ(i32, 9)}, piecewise.ErrAttribute, "max_pages"},
+		{"adcg.paged_metadata", attrs{"max_pages": {Int: 1}}, []piecewise.Type{typ(i32, "S"), typ(i32, 9)}, piecewise.ErrShape, "cu_num_pages"},
 		{"adcg.attention_metadata", nil, []piecewise.Type{typ(i32, "S+1"), typ(i32, "T")}, piecewise.ErrShape, "input_pos"},
 		{"adcg.gather_tokens", nil, []piecewise.Type{typ(f32, "S", 4), typ(i32, "S")}, piecewise.ErrShape, "hidden"},
 		{"adcg.argmax", nil, []piecewise.Type{typ(f32, "T", 4, 4)}, piecewise.ErrShape, "x"},
@@ -224,6 +297,36 @@ func TestInferenceErrors(t *testing.T) {
 		{"adcg.gdn_gating", nil, []piecewise.Type{typ(bf16, "T", 6), typ(f32, "T", 6), typ(f32, 6), typ(f32, 6)}, piecewise.ErrDType, "b"},
 		{"adcg.gdn_gating", nil, []piecewise.Type{typ(bf16, "T", 6), typ(bf16, "T", 6), typ(f32, 5), typ(f32, 6)}, piecewise.ErrShape, "A_log"},
 		{"adcg.concat", attrs{"axis": {Int: 5}}, []piecewise.Type{typ(f32, "T", 4), typ(f32, "T", 4)}, piecewise.ErrAttribute, "axis"},
+		{"adcg.moe_router", attrs{"top_k": {Int: 2}}, []piecewise.Type{typ(i32, "T", 12)}, piecewise.ErrDType, "logits"},
+		{"adcg.moe_router", attrs{"top_k": {Int: 2}}, []piecewise.Type{typ(f32, "T", 3, 4)}, piecewise.ErrShape, "logits"},
+		{"adcg.moe_router", attrs{"top_k": {Int: 2}}, []piecewise.Type{typ(f32, "T", 12), typ(f32, 11)}, piecewise.ErrShape, "correction_bias"},
+		{"adcg.moe_router", attrs{"top_k": {Int: 2}}, []piecewise.Type{typ(f32, "T", 12), typ(i32, 12)}, piecewise.ErrDType, "correction_bias"},
+		{"adcg.moe_router", attrs{"top_k": {Int: 0}}, logits, piecewise.ErrAttribute, "`top_k`: 0, must be 1 to 12"},
+		{"adcg.moe_router", attrs{"top_k": {Int: 13}}, logits, piecewise.ErrAttribute, "top_k"},
+		{"adcg.moe_router", grouped(7, 4, 2), logits, piecewise.ErrAttribute, "`top_k`: 7, must be 1 to 6"},
+		{"adcg.moe_router", grouped(2, 5, 2), logits, piecewise.ErrAttribute, "`n_group`: 5, must divide the 12"},
+		{"adcg.moe_router", grouped(2, 0, 1), logits, piecewise.ErrAttribute, "n_group"},
+		{"adcg.moe_router", grouped(2, -4, 1), logits, piecewise.ErrAttribute, "n_group"},
+		{"adcg.moe_router", grouped(2, 12, 2), logits, piecewise.ErrAttribute, "`n_group`: 12 of 12 experts"},
+		{"adcg.moe_router", grouped(2, 4, 0), logits, piecewise.ErrAttribute, "topk_group"},
+		{"adcg.moe_router", grouped(2, 4, 5), logits, piecewise.ErrAttribute, "topk_group"},
+		{"adcg.moe_router", attrs{"top_k": {Int: 2}, "n_group": {Int: 4}, "topk_group": {Int: 2}}, logits, piecewise.ErrAttribute, "sigmoid scoring alone"},
+		{"adcg.moe_router", attrs{"top_k": {Int: 2}, "scoring": {String: "relu"}}, logits, piecewise.ErrAttribute, "scoring"},
+		{"adcg.moe_router", attrs{"top_k": {Int: 2}, "routed_scaling_factor": {Float: math.Inf(1)}}, logits, piecewise.ErrAttribute, "routed_scaling_factor"},
+		{"adcg.moe", attrs{"activation": {String: "gelu"}}, mixture(), piecewise.ErrAttribute, "activation"},
+		{"adcg.moe", attrs{"gated": {Int: 0}}, mixture(), piecewise.ErrShape, "up"},
+		{"adcg.moe", nil, mix(0, typ(f32, "T", 4, 4)), piecewise.ErrShape, "x"},
+		{"adcg.moe", nil, mix(0, typ(i32, "T", 16)), piecewise.ErrDType, "x"},
+		{"adcg.moe", nil, mix(1, typ(bf16, "T", 2)), piecewise.ErrDType, "weights"},
+		{"adcg.moe", nil, mix(1, typ(f32, "S", 2)), piecewise.ErrShape, "weights"},
+		{"adcg.moe", nil, mix(2, typ(f32, "T", 2)), piecewise.ErrDType, "indices"},
+		{"adcg.moe", nil, mix(2, typ(i32, "T", 3)), piecewise.ErrShape, "indices"},
+		{"adcg.moe", nil, mix(3, typ(bf16, 6, 21, 16)), piecewise.ErrShape, "up"},
+		{"adcg.moe", nil, mix(3, typ(bf16, 6, 20, 15)), piecewise.ErrShape, "up"},
+		{"adcg.moe", nil, mix(3, typ(bf16, "T", 20, 16)), piecewise.ErrShape, "up"},
+		{"adcg.moe", nil, mix(4, typ(f32, 5, 16, 10)), piecewise.ErrShape, "down"},
+		{"adcg.moe", nil, mix(4, typ(f32, 6, 15, 10)), piecewise.ErrShape, "down"},
+		{"adcg.moe", nil, mix(4, typ(i32, 6, 16, 10)), piecewise.ErrDType, "down"},
 	} {
 		_, err := infer(c.op, c.attrs, c.inputs...)
 		var e *piecewise.Error

@@ -18,6 +18,7 @@
 #include "conv.h"
 #include "ssm.h"
 #include "delta.h"
+#include "experts.h"
 #include "table.h"
 
 #if defined(__clang__)

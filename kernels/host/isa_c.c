@@ -12,4 +12,5 @@
 #include "conv.h"
 #include "ssm.h"
 #include "delta.h"
+#include "experts.h"
 #include "table.h"

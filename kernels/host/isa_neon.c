@@ -14,6 +14,7 @@
 #include "conv.h"
 #include "ssm.h"
 #include "delta.h"
+#include "experts.h"
 #include "table.h"
 
 #endif

@@ -13,7 +13,11 @@ static const adcgk_op ops[] = {
     {"adcg.silu_mul", adcgk_silu_mul, NULL, NULL},
     {"adcg.rope", adcgk_rope, NULL, adcgk_rope_prepare},
     {"adcg.attention", adcgk_attention, NULL, NULL},
+    {"adcg.paged_attention", adcgk_paged_attention, NULL, NULL},
+    {"adcg.mla_attention", adcgk_mla_attention, adcgk_mla_workspace, NULL},
+    {"adcg.paged_mla_attention", adcgk_paged_mla_attention, adcgk_mla_workspace, NULL},
     {"adcg.attention_metadata", adcgk_attention_metadata, NULL, NULL},
+    {"adcg.paged_metadata", adcgk_paged_metadata, NULL, NULL},
     {"adcg.gather_tokens", adcgk_gather_tokens, NULL, NULL},
     {"adcg.argmax", adcgk_argmax, NULL, NULL},
     {"adcg.reshape", NULL, NULL, NULL},
@@ -25,6 +29,8 @@ static const adcgk_op ops[] = {
     {"adcg.delta_rule", adcgk_delta_rule, NULL, NULL},
     {"adcg.gated_delta_rule", adcgk_gated_delta_rule, NULL, NULL},
     {"adcg.gdn_gating", adcgk_gdn_gating, NULL, NULL},
+    {"adcg.moe_router", adcgk_moe_router, adcgk_moe_router_workspace, NULL},
+    {"adcg.moe", adcgk_moe, adcgk_moe_workspace, NULL},
 };
 
 const adcgk_op *adcgk_find(const char *name) {
