@@ -19,7 +19,18 @@ void adcgk_parallel(adcgk_pool *pool, int64_t tasks, double nanoseconds, adcgk_t
 
 /* ---- Kernels of one instruction set (isa_*.c) ----------------------------------------------------------- */
 
-/* y[m][n] = bias[n] + sum over k of x[m][k] * w[n][k]. Strides are in elements. A sum's order depends on K alone. */
+/* What an op does to each of its results. */
+typedef enum adcgk_activation {
+  ADCGK_NONE,
+  ADCGK_SILU,
+  ADCGK_GELU,
+  ADCGK_GELU_TANH,
+  ADCGK_RELU,
+  ADCGK_RELU2,
+  ADCGK_SIGMOID
+} adcgk_activation;
+
+/* y[m][n] = activation(bias[n] + sum over k of x[m][k] * w[n][k]). Strides are in elements. A sum's order depends on K alone. */
 typedef struct adcgk_product {
   const void *x; /* [M, K], rows ldx apart */
   const int32_t *rows; /* [M]: row m of the product is row rows[m] of x; NULL: they are the same */
@@ -28,7 +39,23 @@ typedef struct adcgk_product {
   void *y; /* [M, N], rows ldy apart */
   int64_t k, ldx, ldw, ldy;
   bool x_bf16, w_bf16, bias_bf16, y_bf16;
+  adcgk_activation activation;
 } adcgk_product;
+
+enum { ADCGK_GATE_NONE, ADCGK_GATE_BEFORE, ADCGK_GATE_AFTER };
+
+/* A norm of one row. */
+typedef struct adcgk_norm {
+  const void *weight, *bias; /* [n]; bias may be NULL */
+  int64_t n;
+  float eps;
+  bool bf16, weight_bf16, bias_bf16; /* bf16: x, y and z are */
+  bool one_plus; /* the weight counts as 1 + weight */
+  int32_t gate; /* whether silu(z) is multiplied, and when: before the norm or after it */
+} adcgk_norm;
+
+/* Elements first .. first+n-1 of y from those of a and b; y may be either. Ops of one operand leave b alone. */
+typedef void (*adcgk_elements_fn)(void *y, const void *a, const void *b, bool bf16, int64_t first, int64_t n);
 
 enum {
   ADCGK_KEY_BLOCK = 64, /* keys that one softmax step covers; blocks start at multiples of it in a sequence */
@@ -109,8 +136,6 @@ typedef struct adcgk_delta {
   float *scratch; /* [keys, ADCGK_SCAN_VALUES] */
 } adcgk_delta;
 
-typedef enum adcgk_activation { ADCGK_SILU, ADCGK_GELU_TANH, ADCGK_RELU2 } adcgk_activation;
-
 typedef struct adcgk_kernels {
   const char *name;
   /* Rows m0 .. m1-1 and columns n0 .. n1-1 of a product. */
@@ -127,15 +152,24 @@ typedef struct adcgk_kernels {
   /* Between f32 (or bf16) and fp8 e4m3: exact one way, to nearest even the other, saturating at +-448; NaN stays NaN. */
   void (*from_fp8)(float *to, const uint8_t *from, int64_t n);
   void (*to_fp8)(uint8_t *to, const void *from, bool from_bf16, int64_t n);
-  /* One row: y = x * rsqrt(mean(x^2) + eps) * weight. y may be x. */
-  void (*rms_norm)(void *y, const void *x, bool bf16, const void *weight, bool weight_bf16, float eps, int64_t n);
-  /* y may be a or b. */
-  void (*add)(void *y, const void *a, const void *b, bool bf16, int64_t first, int64_t n);
-  void (*silu_mul)(void *y, const void *gate, const void *up, bool bf16, int64_t first, int64_t n);
+  /* One row: y = x * rsqrt(mean(x^2) + eps) * weight. y may be x or z. */
+  void (*rms_norm)(void *y, const void *x, const void *z, const adcgk_norm *norm);
+  /* One row: y = (x - mean) * rsqrt(variance + eps) * weight + bias. y may be x. */
+  void (*layer_norm)(void *y, const void *x, const adcgk_norm *norm);
+  /* One row: y = exp(x) / sum(exp(x)). y may be x. */
+  void (*softmax)(void *y, const void *x, bool bf16, int64_t n);
+  /* to[i] = exp((x[first + i] - largest) / temperature), and x itself in f32. */
+  void (*masses)(float *logits, float *to, const void *x, bool bf16, float largest, float temperature, int64_t first, int64_t n);
+  adcgk_elements_fn add, mul, silu_mul, gelu_mul, gelu_tanh_mul, sigmoid_mul; /* sigmoid_mul: a * sigmoid(b) */
+  adcgk_elements_fn silu, relu2, sigmoid; /* of a */
+  /* y = x * by. y may be x. */
+  void (*scale)(void *y, const void *x, bool bf16, float by, int64_t n);
   /* sin and cos of position * frequency[i]. */
   void (*angles)(float *sine, float *cosine, const float *frequency, float position, int64_t n);
   /* Rotates the pairs (x[i], x[i + half]), i = 0 .. n-1. y may be x. */
   void (*rotate)(void *y, const void *x, bool bf16, int64_t half, const float *sine, const float *cosine, int64_t n);
+  /* Rotates the pairs (x[2i], x[2i + 1]), i = 0 .. n-1, in their places (y may be x) or to (y[i], y[i + half]) (y must not). */
+  void (*rotate_pairs)(void *y, const void *x, bool bf16, bool halves, int64_t half, const float *sine, const float *cosine, int64_t n);
   /* The lowest index of the largest element; a NaN is larger than all. */
   int64_t (*argmax)(const void *x, bool bf16, int64_t n);
   /* The tap of the history's ring that is oldest afterwards. */
@@ -197,6 +231,9 @@ adcg_status adcgk_check_sequences(const adcg_op_call *call, const int32_t *cu_se
 /* Slots are in range, and no two sequences share one; `what` has the slots: "cache", "state". */
 adcg_status adcgk_check_slots(const adcg_op_call *call, const int32_t *slots, int64_t seqs, int64_t count, const char *what);
 
+/* The activation of that name, "gelu_tanh". */
+adcgk_activation adcgk_activation_of(const char *name);
+
 /* ---- Ops ----------------------------------------------------------------------------------------------- */
 
 adcg_status adcgk_linear(const adcg_op_call *call, void *user_data);
@@ -208,8 +245,20 @@ adcg_status adcgk_paged_mla_attention(const adcg_op_call *call, void *user_data)
 adcg_status adcgk_paged_metadata(const adcg_op_call *call, void *user_data);
 adcg_status adcgk_attention_metadata(const adcg_op_call *call, void *user_data);
 adcg_status adcgk_rms_norm(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_layer_norm(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_add_rms_norm(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_qk_norm(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_softmax(const adcg_op_call *call, void *user_data);
 adcg_status adcgk_add(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_mul(const adcg_op_call *call, void *user_data);
 adcg_status adcgk_silu_mul(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_gelu_mul(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_sigmoid_mul(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_silu(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_relu2(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_sigmoid(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_cast(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_sample(const adcg_op_call *call, void *user_data);
 adcg_status adcgk_rope(const adcg_op_call *call, void *user_data);
 adcg_status adcgk_rope_prepare(const adcg_attr *attrs, int32_t num_attrs, const adcg_type *inputs, int32_t num_inputs, void **out_state,
                                void (*set_error)(const char *));

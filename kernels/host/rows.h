@@ -1,4 +1,4 @@
-/* Ops on single rows, for one instruction set: norm, sum, silu, rotation, conversion, argmax. */
+/* Ops on single rows, for one instruction set: conversion, rotation, argmax. */
 
 ALWAYS int lanes_left(int64_t at, int64_t n) { return n - at >= LANES ? LANES : (int)(n - at); }
 
@@ -54,58 +54,6 @@ static void divide(void *to, bool to_bf16, const float *from, float divisor, int
   }
 }
 
-/* Squares are summed in 4 x 16 lanes, group g of 16 taking every fourth 16 elements, then (0 + 1) + (2 + 3), then the
- * tree. In bf16 the normed value is rounded before the weight is multiplied, as the models do it. */
-ALWAYS void rms_norm_of(void *y, const void *x, bool bf16, const void *weight, bool weight_bf16, float eps, int64_t n) {
-  vec sum[4] = {v_zero(), v_zero(), v_zero(), v_zero()};
-  int64_t at = 0;
-  for (; at + 4 * LANES <= n; at += 4 * LANES) {
-#pragma GCC unroll 4
-    for (int g = 0; g < 4; g++) {
-      vec v = v_get(x, bf16, at + g * LANES, LANES);
-      sum[g] = v_fma(v, v, sum[g]);
-    }
-  }
-#pragma GCC unroll 4
-  for (int g = 0; g < 4; g++) {
-    if (at + g * LANES < n) {
-      vec v = v_get(x, bf16, at + g * LANES, lanes_left(at + g * LANES, n));
-      sum[g] = v_fma(v, v, sum[g]);
-    }
-  }
-  const float mean = v_sum(v_add(v_add(sum[0], sum[1]), v_add(sum[2], sum[3]))) / (float)n;
-  const vec scale = v_set(1.0f / sqrtf(mean + eps));
-  for (int64_t i = 0; i < n; i += LANES) {
-    const int left = lanes_left(i, n);
-    vec v = v_mul(v_get(x, bf16, i, left), scale);
-    if (bf16) v = v_round_bf16(v);
-    v_put(y, bf16, i, left, v_mul(v, v_get(weight, weight_bf16, i, left)));
-  }
-}
-static void rms_norm(void *y, const void *x, bool bf16, const void *weight, bool weight_bf16, float eps, int64_t n) {
-  if (bf16)
-    rms_norm_of(y, x, true, weight, weight_bf16, eps, n);
-  else
-    rms_norm_of(y, x, false, weight, weight_bf16, eps, n);
-}
-
-static void add(void *y, const void *a, const void *b, bool bf16, int64_t first, int64_t n) {
-  for (int64_t i = first; i < first + n; i += LANES) {
-    const int left = lanes_left(i, first + n);
-    v_put(y, bf16, i, left, v_add(v_get(a, bf16, i, left), v_get(b, bf16, i, left)));
-  }
-}
-
-/* In bf16, silu is rounded before the product, as the models do it. */
-static void silu_mul(void *y, const void *gate, const void *up, bool bf16, int64_t first, int64_t n) {
-  for (int64_t i = first; i < first + n; i += LANES) {
-    const int left = lanes_left(i, first + n);
-    vec v = v_silu(v_get(gate, bf16, i, left));
-    if (bf16) v = v_round_bf16(v);
-    v_put(y, bf16, i, left, v_mul(v, v_get(up, bf16, i, left)));
-  }
-}
-
 /* Angles beyond what v_sincos reduces exactly: in double, where pi/2 in two parts serves for any int32 position. */
 static __attribute__((noinline)) void large_angle(float angle, float *sine, float *cosine) {
   const double n = rint((double)angle * 0.63661977236758134308);
@@ -145,6 +93,42 @@ static void rotate(void *y, const void *x, bool bf16, int64_t half, const float 
     v_put(y, bf16, i, left, v_sub(v_mul(x1, c), v_mul(x2, s)));
     v_put(y, bf16, half + i, left, v_add(v_mul(x2, c), v_mul(x1, s)));
   }
+}
+
+/* The same of the pairs (x[2i], x[2i + 1]), which stay pairs or become (y[i], y[i + half]): then y must not be x. */
+ALWAYS void rotate_pairs_of(void *y, const void *x, bool bf16, bool halves, int64_t half, const float *sine, const float *cosine,
+                            int64_t n) {
+  for (int64_t i = 0; i < n; i += LANES) {
+    const int left = lanes_left(i, n), second = 2 * left - LANES;
+    float pairs[2 * LANES], even[LANES], odd[LANES];
+    v_store(pairs, v_get(x, bf16, 2 * i, second < 0 ? 2 * left : LANES));
+    v_store(pairs + LANES, second > 0 ? v_get(x, bf16, 2 * i + LANES, second) : v_zero());
+    for (int l = 0; l < LANES; l++) {
+      even[l] = pairs[2 * l];
+      odd[l] = pairs[2 * l + 1];
+    }
+    const vec s = v_get(sine, false, i, left), c = v_get(cosine, false, i, left), x1 = v_load(even), x2 = v_load(odd);
+    const vec y1 = v_sub(v_mul(x1, c), v_mul(x2, s)), y2 = v_add(v_mul(x2, c), v_mul(x1, s));
+    if (halves) {
+      v_put(y, bf16, i, left, y1);
+      v_put(y, bf16, half + i, left, y2);
+      continue;
+    }
+    v_store(even, y1);
+    v_store(odd, y2);
+    for (int l = 0; l < LANES; l++) {
+      pairs[2 * l] = even[l];
+      pairs[2 * l + 1] = odd[l];
+    }
+    v_put(y, bf16, 2 * i, second < 0 ? 2 * left : LANES, v_load(pairs));
+    if (second > 0) v_put(y, bf16, 2 * i + LANES, second, v_load(pairs + LANES));
+  }
+}
+static void rotate_pairs(void *y, const void *x, bool bf16, bool halves, int64_t half, const float *sine, const float *cosine, int64_t n) {
+  if (bf16)
+    rotate_pairs_of(y, x, true, halves, half, sine, cosine, n);
+  else
+    rotate_pairs_of(y, x, false, halves, half, sine, cosine, n);
 }
 
 static int64_t argmax(const void *x, bool bf16, int64_t n) {

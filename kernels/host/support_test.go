@@ -5,12 +5,14 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"testing"
 	"unsafe"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/libadcg/libadcg/internal/safetensors"
+	"github.com/libadcg/libadcg/kernels"
 	"github.com/libadcg/libadcg/kernels/host"
 	"github.com/libadcg/libadcg/piecewise"
 )
@@ -126,7 +128,13 @@ func (a *array) row() int64 { return count(a.dims[1:]) }
 // rows gives a copy of rows [from, to).
 func (a *array) rows(from, to int64) *array {
 	n := a.row()
-	return &array{dtype: a.dtype, dims: append([]int64{to - from}, a.dims[1:]...), f: append([]float32(nil), a.f[from*n:to*n]...)}
+	b := &array{dtype: a.dtype, dims: append([]int64{to - from}, a.dims[1:]...)}
+	if a.dtype == piecewise.I32 {
+		b.i = append(b.i, a.i[from*n:to*n]...)
+	} else {
+		b.f = append(b.f, a.f[from*n:to*n]...)
+	}
+	return b
 }
 
 // up copies to C memory; down copies back.
@@ -179,6 +187,30 @@ func bytesOf[T any](s []T) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(&s[0])), len(s)*int(unsafe.Sizeof(s[0])))
 }
 
+var schemas = func() map[string]piecewise.OpSchema {
+	all := map[string]piecewise.OpSchema{}
+	for _, s := range kernels.Library() {
+		all[s.Name] = s
+	}
+	return all
+}()
+
+// complete gives an op's attributes as the engine does: in the schema's order, with its defaults for those not given.
+func complete(op string, given []piecewise.Attr) []piecewise.Attr {
+	var attrs []piecewise.Attr
+	for _, spec := range schemas[op].Attrs {
+		attrs = append(attrs, spec.Default)
+	}
+	for _, a := range given {
+		at := slices.IndexFunc(attrs, func(b piecewise.Attr) bool { return a.Name == b.Name })
+		if at < 0 || attrs[at].Type != a.Type {
+			panic(op + ": no such attribute: " + a.Name)
+		}
+		attrs[at] = a
+	}
+	return attrs
+}
+
 // launch runs an op; inputs are read back too, as ops may write them. alias > 0 gives output 0 the memory of input alias-1.
 func launch(name string, pool uintptr, attrs []piecewise.Attr, inputs, outputs []*array, batch host.Batch, alias int) error {
 	var in, out []host.Tensor
@@ -192,7 +224,7 @@ func launch(name string, pool uintptr, attrs []piecewise.Attr, inputs, outputs [
 		}
 		out = append(out, a.up())
 	}
-	err := host.Launch(name, pool, attrs, in, out, batch)
+	err := host.Launch(name, pool, complete(name, attrs), in, out, batch)
 	for i, a := range outputs {
 		a.down(out[i])
 		if i > 0 || alias == 0 {
@@ -282,6 +314,10 @@ func integer(name string, v int64) piecewise.Attr {
 }
 func str(name, v string) piecewise.Attr {
 	return piecewise.Attr{Name: name, Type: piecewise.AttrString, String: v}
+}
+
+func boolean(name string, v bool) piecewise.Attr {
+	return piecewise.Attr{Name: name, Type: piecewise.AttrBool, Int: map[bool]int64{true: 1}[v]}
 }
 
 func number(v any, otherwise float64) float64 {
