@@ -490,7 +490,7 @@ func (c *checker) placeWorkspaces() error {
 			continue
 		}
 		said, asked := last[n.Schema]
-		if !asked || !c.asksTheSame(n, said.node) {
+		if !asked || !g.sameArguments(n, said.node) {
 			said = answer{n, make([]int64, len(p.Layouts))}
 			for j := range p.Layouts {
 				var err error
@@ -537,15 +537,4 @@ func (c *checker) workspaceOf(n *Node, tokens int64) (int64, error) {
 		return 0, opError(n, err)
 	}
 	return bytes, nil
-}
-
-// asksTheSame tells whether two nodes of one schema call its workspace function with equal arguments.
-func (c *checker) asksTheSame(n, m *Node) bool {
-	values := c.p.Graph.Values
-	sameTypes := func(a, b []Value) bool {
-		return slices.EqualFunc(a, b, func(v, w Value) bool { return values[v].Type.Equal(values[w].Type) })
-	}
-	return sameTypes(n.Inputs, m.Inputs) && sameTypes(n.Outputs, m.Outputs) && slices.EqualFunc(n.Attrs, m.Attrs, func(a, b Attr) bool {
-		return a.Name == b.Name && a.Type == b.Type && a.Int == b.Int && a.Float == b.Float && a.String == b.String && slices.Equal(a.Ints, b.Ints)
-	})
 }

@@ -104,7 +104,14 @@ func Pack(items []Interval, effort Effort) Placement { return PackAround(items, 
 // PackAround is Pack where some intervals have their offsets already: fixed holds them, and -1 for the others. It may be
 // nil. The fixed ones must not overlap.
 func PackAround(items []Interval, fixed []int64, effort Effort) Placement {
-	p := newPacker(items)
+	return newPacker(items).pack(items, fixed, effort)
+}
+
+// pack is PackAround for intervals whose times are those of the packer's.
+func (p *packer) pack(items []Interval, fixed []int64, effort Effort) Placement {
+	for i := range items {
+		p.items[i].Size = align(items[i].Size)
+	}
 	p.fixed = fixed
 	best := Placement{Offsets: make([]int64, len(items)), Height: -1, Bound: p.peak(p.items)}
 	for _, order := range orders {
