@@ -44,7 +44,13 @@ func (p *Plan) sumBuckets(blocks []block) (sum int64) {
 		scratch         *workspace
 		first, past     int32
 	}
-	var list []sized
+	stay := 0
+	for k := range blocks {
+		if b := &blocks[k]; number[b.first] < number[b.last+1] {
+			stay++
+		}
+	}
+	list := make([]sized, 0, stay)
 	for k := range blocks {
 		b := &blocks[k]
 		if first, past := number[b.first], number[b.last+1]; first < past {

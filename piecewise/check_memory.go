@@ -403,7 +403,7 @@ func (c *checker) mayTakeOver(i, k, j int) bool {
 	if !slices.Contains(n.Schema.Aliases, Alias{k, j, AliasInPlace}) || g.Values[old].Role != RoleActivation || !c.sameBytes(out, in) {
 		return false
 	}
-	touches := func(v Value) bool { return c.root[v] == old && !c.separate(v, in) }
+	touches := func(v Value) bool { return c.root[v] == old && (v == in || !c.separate(v, in)) }
 	for _, v := range n.Outputs {
 		if touches(v) {
 			return false // the node itself gives these contents out
