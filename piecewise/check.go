@@ -5,7 +5,7 @@ import "slices"
 // The checker takes nothing from the planner but the plan. It asks of every value's contents: from when to when must
 // these bytes hold them, and does anything else lie there meanwhile? It takes every input and output to be staged; a
 // step that uses the caller's tensors in place only has fewer bytes in the arena. The lists and the program's structure
-// are checked here, memory in check_memory.go.
+// are checked here, what lies where in check_memory.go, and what would overlap in check_blocks.go.
 
 type checker struct {
 	p        *Plan
