@@ -23,6 +23,13 @@
   CHECK(tape_process_check(f));       \
   NOT_NULL(out)
 
+/* ENTER of a function with a struct as an out parameter: all of it but struct_size is zero whatever fails. One of a wrong size is
+ * left alone, as it may end anywhere. */
+#define ENTER_STRUCT(name, out)                                                                    \
+  if ((out) && (out)->struct_size >= sizeof *(out))                                                \
+    memset((char *)(out) + sizeof(out)->struct_size, 0, sizeof *(out) - sizeof(out)->struct_size); \
+  ENTER(name)
+
 #define NOT_NULL(argument)                                                                            \
   do {                                                                                                \
     if (__builtin_expect(!(argument), 0)) return tape_fail(ADCG_ERR_ARGUMENT, f, #argument ": NULL"); \
@@ -97,14 +104,14 @@ adcg_status adcg_engine_register_op(adcg_engine *engine, const adcg_op_schema *s
 }
 
 adcg_status adcg_engine_get_device_info(const adcg_engine *engine, adcg_device_info *out_info) {
-  ENTER("adcg_engine_get_device_info");
+  ENTER_STRUCT("adcg_engine_get_device_info", out_info);
   NOT_NULL(engine);
   FULL_SIZE(out_info, ADCG_DEVICE_INFO_INIT);
   return goEngineGetDeviceInfo((uintptr_t)engine, out_info);
 }
 
 adcg_status adcg_engine_get_op_info(const adcg_engine *engine, int32_t index, adcg_op_info *out_info) {
-  ENTER("adcg_engine_get_op_info");
+  ENTER_STRUCT("adcg_engine_get_op_info", out_info);
   NOT_NULL(engine);
   FULL_SIZE(out_info, ADCG_OP_INFO_INIT);
   return goEngineGetOpInfo((uintptr_t)engine, index, out_info);
@@ -206,7 +213,7 @@ adcg_status adcg_graph_find_value(const adcg_graph *graph, const char *name, adc
 }
 
 adcg_status adcg_graph_get_value_info(const adcg_graph *graph, adcg_value value, adcg_value_info *out_info) {
-  ENTER("adcg_graph_get_value_info");
+  ENTER_STRUCT("adcg_graph_get_value_info", out_info);
   NOT_NULL(graph);
   FULL_SIZE(out_info, ADCG_VALUE_INFO_INIT);
   return goGraphGetValueInfo((uintptr_t)graph, value, out_info);
@@ -226,7 +233,7 @@ static adcg_status take_options(const char *f, const adcg_exec_options *options,
 }
 
 adcg_status adcg_graph_forecast(const adcg_graph *graph, const adcg_exec_options *options, adcg_forecast *out_forecast) {
-  ENTER("adcg_graph_forecast");
+  ENTER_STRUCT("adcg_graph_forecast", out_forecast);
   NOT_NULL(graph);
   FULL_SIZE(out_forecast, ADCG_FORECAST_INIT);
   adcg_exec_options o;
@@ -302,7 +309,7 @@ int32_t capi_write(uintptr_t write, const char *data, size_t size, uintptr_t use
 }
 
 adcg_status adcg_exec_get_bucket(const adcg_exec *exec, int32_t index, adcg_bucket_info *out_info) {
-  ENTER("adcg_exec_get_bucket");
+  ENTER_STRUCT("adcg_exec_get_bucket", out_info);
   FULL_SIZE(out_info, ADCG_BUCKET_INFO_INIT);
   uintptr_t number = exec_number(exec, f);
   if (!number) return exec ? ADCG_ERR_HANDLE : ADCG_ERR_ARGUMENT;
@@ -311,7 +318,7 @@ adcg_status adcg_exec_get_bucket(const adcg_exec *exec, int32_t index, adcg_buck
 
 adcg_status adcg_exec_replay(adcg_exec *exec, const adcg_batch *batch, const DLTensor *inputs, int32_t num_inputs, const DLTensor *outputs,
                              int32_t num_outputs, void *stream, adcg_step *out_step) {
-  ENTER("adcg_exec_replay");
+  ENTER_STRUCT("adcg_exec_replay", out_step);
   exec_slot *slot;
   CHECK(exec_slot_acquire(exec, f, &slot));
   int32_t bucket = -1;
@@ -334,7 +341,7 @@ adcg_status adcg_exec_synchronize(adcg_exec *exec) {
 }
 
 adcg_status adcg_exec_get_stats(const adcg_exec *exec, adcg_stats *out_stats) {
-  ENTER("adcg_exec_get_stats");
+  ENTER_STRUCT("adcg_exec_get_stats", out_stats);
   FULL_SIZE(out_stats, ADCG_STATS_INIT);
   uintptr_t number = exec_number(exec, f);
   if (!number) return exec ? ADCG_ERR_HANDLE : ADCG_ERR_ARGUMENT;
@@ -363,7 +370,7 @@ adcg_status adcg_ladder_choose(const adcg_step_count *histogram, int32_t num_siz
 
 adcg_status adcg_ladder_cost(const adcg_step_count *histogram, int32_t num_sizes, const int64_t *buckets, int32_t num_buckets,
                              const adcg_ladder_budget *budget, adcg_ladder_bucket *out_buckets, adcg_ladder_totals *out_totals) {
-  ENTER("adcg_ladder_cost");
+  ENTER_STRUCT("adcg_ladder_cost", out_totals);
   FULL_SIZE(out_totals, ADCG_LADDER_TOTALS_INIT);
   LADDER_LIST(num_sizes, histogram);
   LADDER_LIST(num_buckets, buckets);

@@ -5,17 +5,33 @@ import "slices"
 // The checker takes nothing from the planner but the plan. It asks of every value's contents: from when to when must
 // these bytes hold them, and does anything else lie there meanwhile? It takes every input and output to be staged; a
 // step that uses the caller's tensors in place only has fewer bytes in the arena. The lists and the program's structure
-// are checked here, memory in check_memory.go.
+// are checked here, what lies where in check_memory.go, and what would overlap in check_blocks.go.
 
 type checker struct {
 	p        *Plan
-	shows    [][]int    // per node and output: the input that it shows, -1: none
+	sizes    []extent   // per value
+	shows    []int32    // per value: the input that it shows, of the node that it is an output of; -1: none
 	root     []Value    // per value: the one whose contents it shows
-	written  []int      // per root: time
-	read     []int      // per root: last time
+	written  []int32    // per root: time
+	read     []int32    // per root: last time
 	contents []contents // of the roots, and of workspaces and copied outputs
-	of       []int      // per root: its contents; -1 for weights and states
-	end      int        // time at which outputs are copied out
+	of       []int32    // per root: its contents; -1 for weights and states
+	end      int32      // time at which outputs are copied out
+}
+
+// extent is the size of a compact tensor in bytes: the first dim alone depends on counts.
+type extent struct{ fixed, perToken, perSeq int64 }
+
+func (e extent) at(tokens, seqs int64) int64 { return e.fixed + e.perToken*tokens + e.perSeq*seqs }
+
+func extents(values []ValueInfo) []extent {
+	out := make([]extent, len(values))
+	for v := range values {
+		t := &values[v].Type
+		row := t.RowBytes()
+		out[v] = extent{t.Dims[0].Constant * row, t.Dims[0].Tokens * row, t.Dims[0].Seqs * row}
+	}
+	return out
 }
 
 // Check says whether a plan is safe: nothing overlaps, nothing is freed or overwritten early, all lies in the arena,
@@ -24,7 +40,7 @@ func Check(p *Plan) error {
 	if p.Graph == nil || !p.Graph.Frozen {
 		return Errorf(ErrInternal, "plan: its graph is not frozen")
 	}
-	c := &checker{p: p, end: len(p.Graph.Nodes) + 1}
+	c := &checker{p: p, sizes: extents(p.Graph.Values), end: int32(len(p.Graph.Nodes) + 1)}
 	for _, step := range []func() error{c.checkLists, c.checkPartitions, c.checkUnits, c.checkLayouts, c.checkStorage, c.traceContents,
 		c.checkForms, c.checkOutputs, c.placeContents, c.findTakeovers, c.findJoins, c.placeWorkspaces, c.checkBlocks, c.checkInside,
 		c.checkPinned, c.checkBetween} {
@@ -95,8 +111,8 @@ func (c *checker) checkPartitions() error {
 				return Errorf(ErrInternal, "plan: partition %d: op `%s` in a %s, its capture support is %s", k, n.Name, part.Kind, n.Capture)
 			}
 			idle := n.Schema.Mutates == 0 && len(n.Schema.Aliases) > 0
-			for out := range n.Outputs {
-				idle = idle && slices.ContainsFunc(n.Schema.Aliases, func(a Alias) bool { return a.Output == out && a.Kind == AliasView })
+			for out := 0; out < len(n.Outputs) && idle; out++ {
+				idle = slices.ContainsFunc(n.Schema.Aliases, func(a Alias) bool { return a.Output == out && a.Kind == AliasView })
 			}
 			if idle {
 				continue
@@ -106,9 +122,8 @@ func (c *checker) checkPartitions() error {
 			}
 			for k := range len(n.Inputs) + len(n.Outputs) {
 				v := operand(n, k)
-				t := &g.Values[v].Type
-				if part.Kind == TokenSegment && t.Bytes(1, 1) != t.Bytes(1, 2) || part.Kind == SeqSegment && t.Bytes(1, 1) != t.Bytes(2, 1) {
-					return Errorf(ErrInternal, "plan: partition %d: op `%s` in a %s has `%s`, %s", k, n.Name, part.Kind, g.Values[v].Name, t)
+				if part.Kind == TokenSegment && c.sizes[v].perSeq != 0 || part.Kind == SeqSegment && c.sizes[v].perToken != 0 {
+					return Errorf(ErrInternal, "plan: partition %d: op `%s` in a %s has `%s`, %s", k, n.Name, part.Kind, g.Values[v].Name, g.Values[v].Type)
 				}
 			}
 		}

@@ -1,24 +1,60 @@
 package piecewise
 
-import (
-	"cmp"
-	"slices"
-)
+import "slices"
 
 // contents are bytes of one block that hold something from a half time to another, both inclusive. A node's inputs are
 // read, its workspace used and its outputs written throughout both halves of its time, but an output that is written in
 // place over an input has the second half, and that input the first.
 type contents struct {
-	name     string
-	block    int
-	from, to int
-	at       int64 // bytes, in the block
-	strides  *Strides
-	shape    *Type
-	bytes    int64 // of a workspace
+	block    int32
+	from, to int32
+	value    Value // whose they are; -1: a workspace's, or a copied output's
+	node     int32 // whose workspace they are; -1
+	output   int32 // whose copy they are; -1
 	whole    Value // the value that these are joined to: they may lie in it; -1: none
 	over     Value // the value whose contents, or a part of them, they were written over by right; -1: none
-	value    Value // whose they are; -1: a workspace's, or a copied output's
+}
+
+func (c *checker) nameOf(x *contents) string {
+	g := c.p.Graph
+	switch {
+	case x.value >= 0:
+		return g.Values[x.value].Name
+	case x.output >= 0:
+		return g.Outputs[x.output].Name
+	}
+	return "workspace of " + g.Nodes[x.node].Name
+}
+
+// start is the first byte of contents in their block.
+func (c *checker) start(x *contents) int64 {
+	if x.value < 0 {
+		return 0
+	}
+	return c.p.Storage[x.value].Offset
+}
+
+// stop is the byte of the block behind the last one, at a size.
+func (c *checker) stop(x *contents, tokens, seqs int64) int64 {
+	if x.node >= 0 {
+		return c.p.WorkspaceBytes[x.node]
+	}
+	if x.output >= 0 {
+		return c.sizes[c.p.Graph.Outputs[x.output].Value].at(tokens, seqs)
+	}
+	bytes, s := c.sizes[x.value].at(tokens, seqs), &c.p.Storage[x.value]
+	switch {
+	case bytes == 0: // no row: nothing of it is touched
+		return 0
+	case s.Strides == (Strides{}):
+		return s.Offset + bytes
+	}
+	t := &c.p.Graph.Values[x.value].Type
+	last := int64(0)
+	for i, d := range t.Dims {
+		last += (d.At(tokens, seqs) - 1) * s.Strides[i]
+	}
+	return s.Offset + (last+1)*t.DType.Size()
 }
 
 // checkLayouts: they rise to the limits, and each has a place within the arena for each block.
@@ -27,12 +63,13 @@ func (c *checker) checkLayouts() error {
 	if len(p.Layouts) == 0 || p.Layouts[len(p.Layouts)-1].MaxTokens != p.Graph.Limits.MaxTokens {
 		return Errorf(ErrInternal, "plan: no layout serves %d tokens", p.Graph.Limits.MaxTokens)
 	}
-	for k, l := range p.Layouts {
+	for k := range p.Layouts {
+		l := &p.Layouts[k]
 		if l.MaxTokens < 1 || k > 0 && l.MaxTokens <= p.Layouts[k-1].MaxTokens || len(l.Offsets) != len(p.Blocks) || len(l.Bytes) != len(p.Blocks) {
 			return Errorf(ErrInternal, "plan: layout %d: up to %d tokens, %d offsets and %d sizes of %d blocks", k, l.MaxTokens, len(l.Offsets), len(l.Bytes), len(p.Blocks))
 		}
-		for i, b := range p.Blocks {
-			at, size := l.Offsets[i], max(l.Bytes[i], 1)
+		for i := range p.Blocks {
+			at, size, b := l.Offsets[i], max(l.Bytes[i], 1), &p.Blocks[i]
 			if at < 0 || at%Alignment != 0 {
 				return Errorf(ErrInternal, "plan: `%s`: offset %d, must be a multiple of %d", b.Name, at, Alignment)
 			}
@@ -44,8 +81,9 @@ func (c *checker) checkLayouts() error {
 	if p.Main < 0 || p.Main >= len(p.Layouts) || p.Layouts[p.Main].LowerBound != p.LowerBound {
 		return Errorf(ErrInternal, "plan: main layout: %d of %d, with the lower bound %d", p.Main, len(p.Layouts), p.LowerBound)
 	}
-	main := p.Layouts[p.Main]
-	for i, b := range p.Blocks {
+	main := &p.Layouts[p.Main]
+	for i := range p.Blocks {
+		b := &p.Blocks[i]
 		if b.Offset != main.Offsets[i] || b.Bytes != main.Bytes[i] {
 			return Errorf(ErrInternal, "plan: block `%s`: %d bytes at %d, the main layout has %d at %d", b.Name, b.Bytes, b.Offset, main.Bytes[i], main.Offsets[i])
 		}
@@ -57,10 +95,10 @@ func (c *checker) checkLayouts() error {
 // buffer is meant for.
 func (c *checker) checkStorage() error {
 	g := c.p.Graph
-	number := make([]int, len(g.Values)) // of inputs among the inputs, of bound values among those
+	number := make([]int32, len(g.Values)) // of inputs among the inputs, of bound values among those
 	for _, list := range [][]Value{g.Inputs, g.Bound} {
 		for k, v := range list {
-			number[v] = k
+			number[v] = int32(k)
 		}
 	}
 	counts := [...]int{PlaceArena: len(c.p.Blocks), PlaceInput: len(g.Inputs), PlaceBound: len(g.Bound), PlaceOutput: len(g.Outputs)}
@@ -69,9 +107,9 @@ func (c *checker) checkStorage() error {
 		ok := s.Offset >= 0
 		switch info.Role {
 		case RoleInput:
-			ok = *s == Storage{Place: PlaceInput, Index: number[v]}
+			ok = *s == Storage{Place: PlaceInput, Index: int(number[v])}
 		case RoleWeight, RoleState:
-			ok = *s == Storage{Place: PlaceBound, Index: number[v]}
+			ok = *s == Storage{Place: PlaceBound, Index: int(number[v])}
 		default:
 			count := 0
 			if s.Place >= PlaceArena && s.Place <= PlaceOutput {
@@ -90,8 +128,8 @@ func (c *checker) checkStorage() error {
 }
 
 // stretch is where part of a value lies, worked out from the value's own place.
-func stretch(whole Storage, wholeType, partType Type, at Part) Storage {
-	dense := func(t Type) (s Strides) {
+func stretch(whole Storage, wholeType, partType *Type, at Part) Storage {
+	dense := func(t *Type) (s Strides) {
 		s[len(t.Dims)-1] = 1
 		for i := len(t.Dims) - 2; i >= 0; i-- {
 			s[i] = s[i+1] * t.Dims[i+1].Constant
@@ -120,32 +158,30 @@ func stretch(whole Storage, wholeType, partType Type, at Part) Storage {
 // traceContents follows the program: whose contents each value shows, when they are written and read last.
 func (c *checker) traceContents() error {
 	g, p := c.p.Graph, c.p
-	c.root, c.written, c.read = make([]Value, len(g.Values)), make([]int, len(g.Values)), make([]int, len(g.Values))
-	c.shows = make([][]int, len(g.Nodes))
+	c.root, c.written, c.read = make([]Value, len(g.Values)), make([]int32, len(g.Values)), make([]int32, len(g.Values))
+	c.shows = make([]int32, len(g.Values))
 	for v := range g.Values {
-		c.root[v] = Value(v)
+		c.root[v], c.shows[v] = Value(v), -1
 	}
-	room := slices.Repeat([]int{-1}, len(g.Values)) // every output is some node's
 	for i := range g.Nodes {
-		n := &g.Nodes[i]
+		n, time := &g.Nodes[i], int32(i+1)
 		for _, v := range n.Inputs {
-			c.read[c.root[v]] = i + 1
+			c.read[c.root[v]] = time
 		}
-		c.shows[i], room = room[:len(n.Outputs):len(n.Outputs)], room[len(n.Outputs):]
 		for _, v := range n.Outputs {
-			c.written[v], c.read[v] = i+1, i+1
+			c.written[v], c.read[v] = time, time
 		}
 		for a, alias := range n.Schema.Aliases {
 			if alias.Kind != AliasView && alias.Kind != AliasPart {
 				continue
 			}
 			in, out := n.Inputs[alias.Input], n.Outputs[alias.Output]
-			from, to := g.Values[in].Type, g.Values[out].Type
+			from, to := &g.Values[in].Type, &g.Values[out].Type
 			if alias.Kind == AliasPart && p.Storage[out] != stretch(p.Storage[in], from, to, n.Parts[a]) {
 				continue // a copy
 			}
 			if alias.Kind == AliasView {
-				if s, t := p.Storage[out], p.Storage[in]; s.Place != t.Place || s.Index != t.Index || s.Offset != t.Offset {
+				if s, t := &p.Storage[out], &p.Storage[in]; s.Place != t.Place || s.Index != t.Index || s.Offset != t.Offset {
 					return Errorf(ErrInternal, "plan: `%s` is a view of `%s`, and lies elsewhere", g.Values[out].Name, g.Values[in].Name)
 				}
 				if !c.compareBytes(out, in, func(a, b int64) bool { return a <= b }) {
@@ -159,9 +195,12 @@ func (c *checker) traceContents() error {
 				}
 			}
 			c.root[out] = c.root[in]
-			c.shows[i][alias.Output] = alias.Input
+			c.shows[out] = int32(alias.Input)
 		}
-		idle := n.Schema.Mutates == 0 && len(n.Outputs) > 0 && !slices.Contains(c.shows[i], -1)
+		idle := n.Schema.Mutates == 0 && len(n.Outputs) > 0
+		for _, v := range n.Outputs {
+			idle = idle && c.shows[v] >= 0
+		}
 		if p.Runs[i] == idle {
 			return Errorf(ErrInternal, "plan: op `%s`: runs: %v", n.Name, p.Runs[i])
 		}
@@ -173,7 +212,7 @@ func (c *checker) traceContents() error {
 }
 
 // sameElements walks two strided rows in step: element by element of the first row, and from row to row.
-func sameElements(from Type, fromSteps Strides, to Type, toSteps Strides) bool {
+func sameElements(from *Type, fromSteps Strides, to *Type, toSteps Strides) bool {
 	if toSteps == (Strides{}) {
 		steps := int64(1)
 		for i := len(to.Dims) - 1; i >= 0; i-- {
@@ -184,7 +223,7 @@ func sameElements(from Type, fromSteps Strides, to Type, toSteps Strides) bool {
 	if from.DType != to.DType || from.Dims[0] != to.Dims[0] || fromSteps[0] != toSteps[0] || from.RowBytes() != to.RowBytes() {
 		return false
 	}
-	at := func(t Type, steps Strides, n int64) (offset int64) {
+	at := func(t *Type, steps *Strides, n int64) (offset int64) {
 		for i := len(t.Dims) - 1; i > 0; i-- {
 			offset += n % t.Dims[i].Constant * steps[i]
 			n /= t.Dims[i].Constant
@@ -192,11 +231,11 @@ func sameElements(from Type, fromSteps Strides, to Type, toSteps Strides) bool {
 		return offset
 	}
 	// The offset is a sum over mixed radix digits: it is enough to look at the units of every digit of either shape.
-	for _, t := range []Type{from, to} {
+	for _, t := range []*Type{from, to} {
 		unit := int64(1)
 		for i := len(t.Dims) - 1; i > 0; i-- {
 			for n := int64(1); n < t.Dims[i].Constant; n++ {
-				if at(from, fromSteps, n*unit) != at(to, toSteps, n*unit) {
+				if at(from, &fromSteps, n*unit) != at(to, &toSteps, n*unit) {
 					return false
 				}
 			}
@@ -209,10 +248,11 @@ func sameElements(from Type, fromSteps Strides, to Type, toSteps Strides) bool {
 // compareBytes compares the sizes of two values at the corners of the limits: both are affine, so that what holds there
 // holds between.
 func (c *checker) compareBytes(v, w Value, holds func(a, b int64) bool) bool {
-	g := c.p.Graph
-	for _, tokens := range []int64{1, g.Limits.MaxTokens} {
-		for _, seqs := range []int64{1, g.Limits.MaxSeqs} {
-			if !holds(g.Values[v].Type.Bytes(tokens, seqs), g.Values[w].Type.Bytes(tokens, seqs)) {
+	l := &c.p.Graph.Limits
+	a, b := c.sizes[v], c.sizes[w]
+	for _, tokens := range [...]int64{1, l.MaxTokens} {
+		for _, seqs := range [...]int64{1, l.MaxSeqs} {
+			if !holds(a.at(tokens, seqs), b.at(tokens, seqs)) {
 				return false
 			}
 		}
@@ -220,7 +260,10 @@ func (c *checker) compareBytes(v, w Value, holds func(a, b int64) bool) bool {
 	return true
 }
 
-func equalBytes(a, b int64) bool { return a == b }
+// sameBytes tells whether two values have the same size, whatever the counts are.
+func (c *checker) sameBytes(v, w Value) bool {
+	return c.sizes[v] == c.sizes[w] || c.compareBytes(v, w, func(a, b int64) bool { return a == b })
+}
 
 // checkForms: only who says so gets tensors with strides, and what is written lies in the arena or in an output.
 func (c *checker) checkForms() error {
@@ -232,15 +275,15 @@ func (c *checker) checkForms() error {
 				continue
 			}
 			only := n.Schema.Mutates == 0 // read by nothing but what shows it
-			for k := range n.Outputs {
-				only = only && c.shows[i][k] == j
+			for _, v := range n.Outputs {
+				only = only && int(c.shows[v]) == j
 			}
 			if !only {
 				return Errorf(ErrInternal, "plan: op `%s`: input %d, `%s`, has strides", n.Name, j, g.Values[v].Name)
 			}
 		}
 		for k, v := range n.Outputs {
-			if c.shows[i][k] >= 0 {
+			if c.shows[v] >= 0 {
 				continue
 			}
 			s := &p.Storage[v]
@@ -267,9 +310,9 @@ func (c *checker) checkOutputs() error {
 	}
 	buffer := func(j int) Storage { return Storage{Place: PlaceOutput, Index: j} }
 	for j, o := range g.Outputs {
-		s := p.Storage[o.Value]
+		s := &p.Storage[o.Value]
 		want := 1
-		if s == buffer(j) {
+		if *s == buffer(j) {
 			want = 0
 		}
 		if copies[j] != want {
@@ -280,7 +323,7 @@ func (c *checker) checkOutputs() error {
 		}
 	}
 	for v := range g.Values {
-		if s := p.Storage[v]; s.Place == PlaceOutput && p.Storage[g.Outputs[s.Index].Value] != buffer(s.Index) {
+		if s := &p.Storage[v]; s.Place == PlaceOutput && p.Storage[g.Outputs[s.Index].Value] != buffer(s.Index) {
 			return Errorf(ErrInternal, "plan: `%s` in output %d at %d: that output's value lies elsewhere", g.Values[v].Name, s.Index, s.Offset)
 		}
 	}
@@ -290,21 +333,19 @@ func (c *checker) checkOutputs() error {
 // placeContents lists all contents but workspaces.
 func (c *checker) placeContents() error {
 	g, p := c.p.Graph, c.p
-	c.of = slices.Repeat([]int{-1}, len(g.Values))
+	c.of = slices.Repeat([]int32{-1}, len(g.Values))
 	c.contents = make([]contents, 0, len(g.Values)+len(p.Copies)+len(g.Nodes)/8)
 	for v := range g.Values {
-		info, s := &g.Values[v], &p.Storage[v]
-		if c.root[v] != Value(v) || s.Place == PlaceBound {
+		if c.root[v] != Value(v) || p.Storage[v].Place == PlaceBound {
 			continue
 		}
-		c.of[v] = len(c.contents)
-		c.contents = append(c.contents, contents{name: info.Name, block: c.blockOf(Value(v)), from: 2 * c.written[v], to: 2*c.read[v] + 1, at: s.Offset,
-			strides: &s.Strides, shape: &info.Type, whole: -1, over: -1, value: Value(v)})
+		c.of[v] = int32(len(c.contents))
+		c.contents = append(c.contents, contents{block: int32(c.blockOf(Value(v))), from: 2 * c.written[v], to: 2*c.read[v] + 1, value: Value(v), node: -1,
+			output: -1, whole: -1, over: -1})
 	}
 	for _, cp := range p.Copies {
-		o := g.Outputs[cp.Output]
-		c.contents = append(c.contents, contents{name: o.Name, block: p.OutputBlock[cp.Output], from: 2 * c.end, to: 2*c.end + 1,
-			strides: &Strides{}, shape: &g.Values[o.Value].Type, whole: -1, over: -1, value: -1})
+		c.contents = append(c.contents, contents{block: int32(p.OutputBlock[cp.Output]), from: 2 * c.end, to: 2*c.end + 1, value: -1, node: -1,
+			output: int32(cp.Output), whole: -1, over: -1})
 	}
 	return nil
 }
@@ -312,33 +353,38 @@ func (c *checker) placeContents() error {
 // blockOf is the block that holds a value when all inputs and outputs are staged; -1 for weights and states.
 func (c *checker) blockOf(v Value) int {
 	s := &c.p.Storage[v]
-	lists := [...][]int{PlaceInput: c.p.InputBlock, PlaceOutput: c.p.OutputBlock}
-	if s.Place == PlaceArena {
+	switch s.Place {
+	case PlaceArena:
 		return s.Index
-	} else if s.Place == PlaceBound {
-		return -1
+	case PlaceInput:
+		return c.p.InputBlock[s.Index]
+	case PlaceOutput:
+		return c.p.OutputBlock[s.Index]
 	}
-	return lists[s.Place][s.Index]
+	return -1
 }
 
 // findTakeovers finds the outputs that lie exactly where an input of their node lies, and may: they take the second half
 // of the node's time. Where they may not, both keep the whole, and will be found to overlap.
 func (c *checker) findTakeovers() error {
-	g := c.p.Graph
+	g, p := c.p.Graph, c.p
 	for i := range g.Nodes {
-		n := &g.Nodes[i]
+		n, half := &g.Nodes[i], int32(2*(i+1))
+		if len(n.Schema.Aliases) == 0 {
+			continue
+		}
 		for k, out := range n.Outputs {
-			if c.root[out] != out || len(n.Schema.Aliases) == 0 {
+			if c.root[out] != out {
 				continue
 			}
 			for j, in := range n.Inputs {
-				if c.of[c.root[in]] < 0 || c.p.Storage[in] != c.p.Storage[out] || !c.mayTakeOver(i, k, j) {
+				if c.of[c.root[in]] < 0 || p.Storage[in] != p.Storage[out] || !c.mayTakeOver(i, k, j) {
 					continue
 				}
 				old, mine := &c.contents[c.of[c.root[in]]], &c.contents[c.of[out]]
-				mine.from, mine.over = 2*(i+1)+1, c.root[in]
-				if c.compareBytes(in, c.root[in], equalBytes) {
-					old.to = min(old.to, 2*(i+1))
+				mine.from, mine.over = half+1, c.root[in]
+				if c.sameBytes(in, c.root[in]) {
+					old.to = min(old.to, half)
 				}
 				break
 			}
@@ -354,10 +400,10 @@ func (c *checker) mayTakeOver(i, k, j int) bool {
 	n := &g.Nodes[i]
 	out, in := n.Outputs[k], n.Inputs[j]
 	old := c.root[in]
-	if !slices.Contains(n.Schema.Aliases, Alias{k, j, AliasInPlace}) || g.Values[old].Role != RoleActivation || !c.compareBytes(out, in, equalBytes) {
+	if !slices.Contains(n.Schema.Aliases, Alias{k, j, AliasInPlace}) || g.Values[old].Role != RoleActivation || !c.sameBytes(out, in) {
 		return false
 	}
-	touches := func(v Value) bool { return c.root[v] == old && !c.separate(v, in) }
+	touches := func(v Value) bool { return c.root[v] == old && (v == in || !c.separate(v, in)) }
 	for _, v := range n.Outputs {
 		if touches(v) {
 			return false // the node itself gives these contents out
@@ -368,10 +414,10 @@ func (c *checker) mayTakeOver(i, k, j int) bool {
 			return false
 		}
 	}
-	if c.compareBytes(in, old, equalBytes) {
-		return c.read[old] <= i+1
+	if c.sameBytes(in, old) {
+		return int(c.read[old]) <= i+1
 	}
-	for later := i + 1; later < len(g.Nodes) && later < c.read[old]; later++ {
+	for later := i + 1; later < len(g.Nodes) && later < int(c.read[old]); later++ {
 		if slices.ContainsFunc(g.Nodes[later].Inputs, touches) {
 			return false
 		}
@@ -381,31 +427,28 @@ func (c *checker) mayTakeOver(i, k, j int) bool {
 
 // separate tells whether two values of one place are columns of the same rows that share no byte.
 func (c *checker) separate(v, w Value) bool {
-	s, t := c.p.Storage[v], c.p.Storage[w]
-	return separate(s.Offset, s.Strides, c.p.Graph.Values[v].Type, t.Offset, t.Strides, c.p.Graph.Values[w].Type)
-}
-
-func separate(at int64, steps Strides, shape Type, other int64, otherSteps Strides, otherShape Type) bool {
-	columns := func(at int64, steps Strides, shape Type) (first, end, row int64) {
+	columns := func(v Value) (first, end, row int64) {
+		s, shape := &c.p.Storage[v], &c.p.Graph.Values[v].Type
+		at, steps := s.Offset, &s.Strides
 		size, reach, dense := shape.DType.Size(), int64(1), int64(1)
 		for i := len(shape.Dims) - 1; i > 0; i-- {
 			step := steps[i]
-			if steps == (Strides{}) {
+			if *steps == (Strides{}) {
 				step = dense
 			}
 			dense *= shape.Dims[i].Constant
 			reach += (shape.Dims[i].Constant - 1) * step
 		}
 		row = steps[0]
-		if steps == (Strides{}) {
+		if *steps == (Strides{}) {
 			row = dense
 		}
 		row *= size
 		first = at - at/max(row, 1)*row // whichever row it begins in
 		return first, first + reach*size, row
 	}
-	a, aEnd, aRow := columns(at, steps, shape)
-	b, bEnd, bRow := columns(other, otherSteps, otherShape)
+	a, aEnd, aRow := columns(v)
+	b, bEnd, bRow := columns(w)
 	return aRow == bRow && aEnd <= aRow && bEnd <= bRow && (aEnd <= b || bEnd <= a)
 }
 
@@ -419,11 +462,11 @@ func (c *checker) findJoins() error {
 				continue
 			}
 			in, out := n.Inputs[alias.Input], n.Outputs[alias.Output]
-			if c.root[out] != out || c.of[c.root[in]] < 0 || p.Storage[in] != stretch(p.Storage[out], g.Values[out].Type, g.Values[in].Type, n.Parts[a]) {
+			if c.root[out] != out || c.of[c.root[in]] < 0 || p.Storage[in] != stretch(p.Storage[out], &g.Values[out].Type, &g.Values[in].Type, n.Parts[a]) {
 				continue
 			}
 			part := &c.contents[c.of[c.root[in]]]
-			if part.to < 2*(i+1)+1 || part.whole >= 0 || c.root[in] != in && !c.compareBytes(in, c.root[in], equalBytes) {
+			if int(part.to) < 2*(i+1)+1 || part.whole >= 0 || c.root[in] != in && !c.sameBytes(in, c.root[in]) {
 				continue // gone by then, or more than what is joined: an overlap
 			}
 			part.whole = out
@@ -435,37 +478,40 @@ func (c *checker) findJoins() error {
 
 func (c *checker) placeWorkspaces() error {
 	g, p := c.p.Graph, c.p
+	type answer struct {
+		node  *Node
+		least []int64 // per layout
+	}
+	last := map[*OpSchema]answer{} // a model's layers ask the same
 	for i := range g.Nodes {
 		n := &g.Nodes[i]
 		k := p.WorkspaceBlock[i]
 		if k < 0 && n.Schema.Workspace == nil && p.WorkspaceBytes[i] == 0 {
 			continue
 		}
-		for _, l := range p.Layouts {
-			bytes, least := int64(0), int64(0)
-			if k >= 0 {
-				bytes = l.Bytes[k]
-			}
-			if n.Schema.Workspace != nil {
-				var inputs, outputs []Shape
-				for _, v := range n.Inputs {
-					inputs = append(inputs, g.Values[v].Type.At(l.MaxTokens, g.Limits.MaxSeqs))
-				}
-				for _, v := range n.Outputs {
-					outputs = append(outputs, g.Values[v].Type.At(l.MaxTokens, g.Limits.MaxSeqs))
-				}
+		said, asked := last[n.Schema]
+		if !asked || !g.sameArguments(n, said.node) {
+			said = answer{n, make([]int64, len(p.Layouts))}
+			for j := range p.Layouts {
 				var err error
-				if least, err = n.Schema.Workspace(inputs, outputs, n.Attrs, l.MaxTokens, g.Limits.MaxSeqs); err != nil {
-					return opError(n, err)
+				if said.least[j], err = c.workspaceOf(n, p.Layouts[j].MaxTokens); err != nil {
+					return err
 				}
 			}
-			if bytes < least || bytes > p.WorkspaceBytes[i] {
-				return Errorf(ErrInternal, "plan: op `%s`: %d bytes of workspace, needs %d, and %d at the most", n.Name, bytes, least, p.WorkspaceBytes[i])
+			last[n.Schema] = said
+		}
+		for j := range p.Layouts {
+			bytes := int64(0)
+			if k >= 0 {
+				bytes = p.Layouts[j].Bytes[k]
+			}
+			if bytes < said.least[j] || bytes > p.WorkspaceBytes[i] {
+				return Errorf(ErrInternal, "plan: op `%s`: %d bytes of workspace, needs %d, and %d at the most", n.Name, bytes, said.least[j], p.WorkspaceBytes[i])
 			}
 		}
 		if k >= 0 {
-			c.contents = append(c.contents, contents{name: "workspace of " + n.Name, block: k, from: 2 * (i + 1), to: 2*(i+1) + 1, whole: -1, over: -1, value: -1,
-				strides: &Strides{}, bytes: p.WorkspaceBytes[i]})
+			c.contents = append(c.contents, contents{block: int32(k), from: int32(2 * (i + 1)), to: int32(2*(i+1) + 1), value: -1, node: int32(i), output: -1,
+				whole: -1, over: -1})
 		} else if p.WorkspaceBytes[i] != 0 {
 			return Errorf(ErrInternal, "plan: op `%s`: %d bytes of workspace in no block", n.Name, p.WorkspaceBytes[i])
 		}
@@ -473,230 +519,22 @@ func (c *checker) placeWorkspaces() error {
 	return nil
 }
 
-// checkBlocks: the report says what is true of every value, workspace and staging block, and what lies in a block fits
-// there at every size that each layout serves.
-func (c *checker) checkBlocks() error {
-	g, p := c.p.Graph, c.p
-	uses := make([]int, len(p.Blocks)) // as staging or workspace
-	use := func(k int, kind, name string) error {
-		if k < 0 || p.Blocks[k].Kind != kind || p.Blocks[k].Name != name {
-			return Errorf(ErrInternal, "plan: %s `%s`: no block holds it", kind, name)
-		}
-		uses[k]++
-		return nil
+// workspaceOf asks a node for the bytes of scratch at most sequences.
+func (c *checker) workspaceOf(n *Node, tokens int64) (int64, error) {
+	if n.Schema.Workspace == nil {
+		return 0, nil
 	}
-	for j, v := range g.Inputs {
-		if err := use(p.InputBlock[j], BlockInput, g.Values[v].Name); err != nil {
-			return err
-		}
+	g := c.p.Graph
+	var inputs, outputs []Shape
+	for _, v := range n.Inputs {
+		inputs = append(inputs, g.Values[v].Type.At(tokens, g.Limits.MaxSeqs))
 	}
-	for j, o := range g.Outputs {
-		if err := use(p.OutputBlock[j], BlockOutput, o.Name); err != nil {
-			return err
-		}
+	for _, v := range n.Outputs {
+		outputs = append(outputs, g.Values[v].Type.At(tokens, g.Limits.MaxSeqs))
 	}
-	for i := range g.Nodes {
-		if k := p.WorkspaceBlock[i]; k >= 0 {
-			if err := use(k, BlockWorkspace, g.Nodes[i].Name); err != nil {
-				return err
-			}
-		}
+	bytes, err := n.Schema.Workspace(inputs, outputs, n.Attrs, tokens, g.Limits.MaxSeqs)
+	if err != nil {
+		return 0, opError(n, err)
 	}
-	held := make([]int, len(g.Values))
-	for k, b := range p.Blocks {
-		if b.Kind != BlockActivation && uses[k] != 1 {
-			return Errorf(ErrInternal, "plan: %s `%s`: %d uses, must be 1", b.Kind, b.Name, uses[k])
-		}
-		for _, v := range b.Values {
-			if v < 0 || int(v) >= len(held) || held[v] != 0 || c.blockOf(v) != k {
-				return Errorf(ErrInternal, "plan: value %d in block `%s`", v, b.Name)
-			}
-			held[v]++
-		}
-	}
-	for v := range g.Values {
-		if held[v] == 0 && p.Storage[v].Place != PlaceBound {
-			return Errorf(ErrInternal, "plan: `%s`: no block holds it", g.Values[v].Name)
-		}
-	}
-	for k := range c.contents {
-		x := &c.contents[k]
-		b := &p.Blocks[x.block]
-		if b.First > x.from/2 || b.Last < x.to/2 {
-			return Errorf(ErrInternal, "plan: `%s`: no block holds it from time %d to %d", x.name, x.from/2, x.to/2)
-		}
-		for j := range p.Layouts {
-			l := &p.Layouts[j]
-			if x.value < 0 && x.bytes > 0 {
-				continue // a workspace: its size was checked
-			}
-			if end := x.end(l.MaxTokens, g.Limits.MaxSeqs); end > l.Bytes[x.block] {
-				return Errorf(ErrInternal, "plan: `%s`: ends at byte %d of a block of %d at %d tokens: no block holds it", x.name, end, l.Bytes[x.block], l.MaxTokens)
-			}
-		}
-	}
-	return nil
-}
-
-// end is the byte of the block behind the last one, at a size.
-func (x *contents) end(tokens, seqs int64) int64 {
-	if x.bytes > 0 {
-		return x.bytes
-	}
-	bytes := x.shape.Bytes(tokens, seqs)
-	switch {
-	case bytes == 0: // no row: nothing of it is touched
-		return 0
-	case *x.strides == (Strides{}):
-		return x.at + bytes
-	}
-	last := int64(0)
-	for i, d := range x.shape.Dims {
-		last += (d.At(tokens, seqs) - 1) * x.strides[i]
-	}
-	return x.at + (last+1)*x.shape.DType.Size()
-}
-
-// checkInside: in a block, what shares bytes does not share time, but for what is joined to something else there.
-func (c *checker) checkInside() error {
-	l := c.p.Graph.Limits
-	begin := make([]int, len(c.p.Blocks)+1) // of each block's contents in order
-	for k := range c.contents {
-		begin[c.contents[k].block]++
-	}
-	for k := range c.p.Blocks {
-		begin[k+1] += begin[k]
-	}
-	order := make([]int, len(c.contents))
-	for k := len(order) - 1; k >= 0; k-- {
-		block := c.contents[k].block
-		begin[block]--
-		order[begin[block]] = k
-	}
-	byTime := func(a, b int) int { return cmp.Compare(c.contents[a].from, c.contents[b].from) }
-	var live []int
-	for block := range c.p.Blocks {
-		list := order[begin[block]:begin[block+1]]
-		if live = live[:0]; !slices.IsSortedFunc(list, byTime) {
-			slices.SortStableFunc(list, byTime)
-		}
-		for _, k := range list {
-			x := &c.contents[k]
-			live = slices.DeleteFunc(live, func(j int) bool { return c.contents[j].to < x.from })
-			for _, j := range live {
-				y := &c.contents[j]
-				right := c.belongs(x, y) || c.belongs(y, x)
-				apart := x.end(l.MaxTokens, l.MaxSeqs) <= y.at || y.end(l.MaxTokens, l.MaxSeqs) <= x.at
-				if !right && !apart && (x.value < 0 || y.value < 0 || !separate(x.at, *x.strides, *x.shape, y.at, *y.strides, *y.shape)) {
-					return Errorf(ErrInternal, "plan: `%s` overlaps `%s` at time %d, in one block", x.name, y.name, x.from/2)
-				}
-			}
-			live = append(live, k)
-		}
-	}
-	return nil
-}
-
-// belongs tells whether contents may lie in others: because they are joined to them, or were written over a part of them
-// that nobody reads any more, directly or by way of others. What is joined to something is written over with it, once it
-// is not read by itself any more.
-func (c *checker) belongs(x, to *contents) bool {
-	if to.value < 0 {
-		return false
-	}
-	for at := x; at.whole >= 0; at = &c.contents[c.of[at.whole]] {
-		if at.whole == to.value {
-			return true
-		}
-	}
-	for at := x; at.over >= 0; at = &c.contents[c.of[at.over]] {
-		for part := to; ; part = &c.contents[c.of[part.whole]] {
-			if part.value == at.over && (part == to || 2*c.read[to.value]+1 < x.from) {
-				return true
-			}
-			if part.whole < 0 {
-				break
-			}
-		}
-	}
-	return false
-}
-
-// checkPinned: what runs in a sequence segment is captured once, so that its blocks lie alike in every layout.
-func (c *checker) checkPinned() error {
-	g, p := c.p.Graph, c.p
-	for _, part := range p.Partitions {
-		for i := part.First; i < part.End && part.Kind == SeqSegment; i++ {
-			n := &g.Nodes[i]
-			for j := range len(n.Inputs) + len(n.Outputs) + 1 {
-				k := p.WorkspaceBlock[i]
-				if j > 0 {
-					k = c.blockOf(operand(n, j-1))
-				}
-				for _, l := range p.Layouts {
-					if k >= 0 && p.Runs[i] && l.Offsets[k] != p.Blocks[k].Offset {
-						return Errorf(ErrInternal, "plan: `%s` of a seq segment moves from %d to %d", p.Blocks[k].Name, p.Blocks[k].Offset, l.Offsets[k])
-					}
-				}
-			}
-		}
-	}
-	return nil
-}
-
-// checkBetween goes through time and keeps the live blocks in order of address. As long as they are free of overlaps, a
-// newcomer overlaps something only if it overlaps its neighbours. The most that is live at once is the bound that the plan
-// must claim.
-func (c *checker) checkBetween() error {
-	p := c.p
-	first, last := slices.Repeat([]int{c.end + 1}, len(p.Blocks)), slices.Repeat([]int{-1}, len(p.Blocks))
-	for _, x := range c.contents { // what is said of a block's times is not believed
-		first[x.block], last[x.block] = min(first[x.block], x.from/2), max(last[x.block], x.to/2)
-	}
-	order, ends := make([]int, len(p.Blocks)), make([]int, len(p.Blocks))
-	for k := range order {
-		order[k], ends[k] = k, k
-	}
-	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(first[a], first[b]) })
-	slices.SortFunc(ends, func(a, b int) int { return cmp.Compare(last[a], last[b]) })
-	var most int64
-	for n, l := range p.Layouts {
-		var bound int64
-		size := func(k int) int64 { return (max(l.Bytes[k], 1) + Alignment - 1) / Alignment * Alignment }
-		var live []int
-		var bytes int64
-		ended := 0
-		for _, k := range order {
-			if last[k] < 0 {
-				return Errorf(ErrInternal, "plan: block `%s` holds nothing", p.Blocks[k].Name)
-			}
-			for ; last[ends[ended]] < first[k]; ended++ {
-				at, _ := slices.BinarySearchFunc(live, l.Offsets[ends[ended]], func(j int, at int64) int { return cmp.Compare(l.Offsets[j], at) })
-				live = slices.Delete(live, at, at+1)
-				bytes -= size(ends[ended])
-			}
-			at, same := slices.BinarySearchFunc(live, l.Offsets[k], func(j int, at int64) int { return cmp.Compare(l.Offsets[j], at) })
-			for _, near := range []int{at - 1, at} {
-				if near < 0 || near >= len(live) {
-					continue
-				}
-				j := live[near]
-				if same && near == at || l.Offsets[j] < l.Offsets[k]+size(k) && l.Offsets[k] < l.Offsets[j]+size(j) {
-					return Errorf(ErrInternal, "plan: `%s` in bytes %d to %d overlaps `%s` in %d to %d at time %d", p.Blocks[k].Name, l.Offsets[k],
-						l.Offsets[k]+l.Bytes[k], p.Blocks[j].Name, l.Offsets[j], l.Offsets[j]+l.Bytes[j], first[k])
-				}
-			}
-			live = slices.Insert(live, at, k)
-			bytes += size(k)
-			bound = max(bound, bytes)
-		}
-		if l.LowerBound != bound || l.Height < bound || l.Height > p.ArenaBytes {
-			return Errorf(ErrInternal, "plan: layout %d: lower bound %d and height %d, but %d bytes are live at once", n, l.LowerBound, l.Height, bound)
-		}
-		most = max(most, bound)
-	}
-	if p.LowerBound != most || p.ArenaBytes < most {
-		return Errorf(ErrInternal, "plan: lower bound %d and arena %d, but %d bytes are live at once", p.LowerBound, p.ArenaBytes, most)
-	}
-	return nil
+	return bytes, nil
 }

@@ -3,6 +3,7 @@ package piecewise
 import (
 	"fmt"
 	"math"
+	"slices"
 )
 
 // Limits bound every step that a graph may be asked for.
@@ -267,6 +268,16 @@ func (g *Graph) root(v Value) Value {
 		v = n.Inputs[input]
 	}
 	return v
+}
+
+// sameArguments tells whether two nodes of one schema have inputs and outputs of the same types, and the same attributes.
+func (g *Graph) sameArguments(n, m *Node) bool {
+	sameTypes := func(a, b []Value) bool {
+		return slices.EqualFunc(a, b, func(v, w Value) bool { return g.Values[v].Type.Equal(g.Values[w].Type) })
+	}
+	return sameTypes(n.Inputs, m.Inputs) && sameTypes(n.Outputs, m.Outputs) && slices.EqualFunc(n.Attrs, m.Attrs, func(a, b Attr) bool {
+		return a.Name == b.Name && a.Type == b.Type && a.Int == b.Int && a.Float == b.Float && a.String == b.String && slices.Equal(a.Ints, b.Ints)
+	})
 }
 
 // demote gives a node's kind and capture support: a static op that synchronises or switches streams cannot be captured.

@@ -7,40 +7,38 @@ import "slices"
 // memory is one piece of storage and the values that lie in it: a root, which is all of it, views and parts of it, values
 // that took it or a part over in place, and values that were joined into it.
 type memory struct {
-	root        Value
-	values      []Value
-	role        Role // RoleActivation: ours to place; otherwise the caller's, of the root's role
-	slot        int  // of the root, if the memory is the caller's
-	bytes       Dim  // the root's size, as a formula; nothing in it reaches further
-	first, last int  // times: written first, read last
-	born        int  // the node that put the newest value here; -1 at first
-	output      int  // the output whose buffer it is; -1 if none
-	parted      bool // some value in it is less than all of it
-	joins       bool // its root was joined of others in it
+	root, newest Value // the first and the last of its values; lifetimes.next leads from one to the other
+	role         Role  // RoleActivation: ours to place; otherwise the caller's, of the root's role
+	slot         int32 // of the root, if the memory is the caller's
+	first, last  int32 // times: written first, read last
+	born         int32 // the node that put the newest value here; -1 at first
+	output       int32 // the output whose buffer it is; -1 if none
+	parted       bool  // some value in it is less than all of it
+	joins        bool  // its root was joined of others in it
+	gone         bool  // its values are in another one
 }
 
 // lifetimes are the exact lifetimes over the whole order, across all partitions.
 type lifetimes struct {
 	g        *Graph
 	shares   *shares
-	own      []int  // per value: the time of its last reader; its own time if nobody reads it
-	need     []int  // per value: likewise, through its views and parts too
-	of       []int  // per value: its memory
-	form     []form // per value: how it lies there
+	own      []int32 // per value: the time of its last reader; its own time if nobody reads it
+	need     []int32 // per value: likewise, through its views and parts too
+	of       []int32 // per value: its memory
+	next     []Value // per value: the one behind it in its memory; -1: it is the newest
+	form     forms   // per value: how it lies there
 	memories []memory
-	copies   []Copy  // outputs that no memory is the buffer of
-	joined   int     // inputs that lie in what they are joined to
-	singles  []Value // every value, for memories that hold one
+	copies   []Copy // outputs that no memory is the buffer of
+	joined   int    // inputs that lie in what they are joined to
 }
 
 // findLifetimes finds what lies together, from when to when. With join, the inputs of joining ops are written where they
 // will be joined, if they may: nothing is copied, but the whole is there from the first of them on.
 func findLifetimes(g *Graph, s *shares, join bool) *lifetimes {
-	lt := &lifetimes{g: g, shares: s, of: make([]int, len(g.Values)), form: make([]form, len(g.Values)),
-		memories: make([]memory, 0, len(g.Values)), singles: make([]Value, len(g.Values))}
+	lt := &lifetimes{g: g, shares: s, of: make([]int32, len(g.Values)), next: make([]Value, len(g.Values)), memories: make([]memory, 0, len(g.Values))}
 	lt.findReads()
-	for v, info := range g.Values {
-		if info.Role != RoleActivation {
+	for v := range g.Values {
+		if g.Values[v].Role != RoleActivation {
 			lt.open(Value(v), 0)
 		}
 	}
@@ -48,17 +46,17 @@ func findLifetimes(g *Graph, s *shares, join bool) *lifetimes {
 		lt.placeOutputs(i, join)
 	}
 	if lt.joined > 0 {
-		lt.memories = slices.DeleteFunc(lt.memories, func(m memory) bool { return len(m.values) == 0 })
+		lt.memories = slices.DeleteFunc(lt.memories, func(m memory) bool { return m.gone })
 		for k := range lt.memories {
-			for _, v := range lt.memories[k].values {
-				lt.of[v] = k
+			for v := lt.memories[k].root; v >= 0; v = lt.next[v] {
+				lt.of[v] = int32(k)
 			}
 		}
 	}
 	for j, o := range g.Outputs {
 		m := &lt.memories[lt.of[o.Value]]
 		if m.role == RoleActivation && m.output < 0 && lt.isWhole(o.Value) {
-			m.output = j
+			m.output = int32(j)
 		} else {
 			lt.copies = append(lt.copies, Copy{Value: o.Value, Output: j})
 		}
@@ -69,50 +67,52 @@ func findLifetimes(g *Graph, s *shares, join bool) *lifetimes {
 // findReads gives, for each value, the time until which its contents must stay: what shows it is read in its place.
 func (lt *lifetimes) findReads() {
 	g := lt.g
-	lt.own, lt.need = make([]int, len(g.Values)), make([]int, len(g.Values))
-	for _, o := range g.Outputs {
-		lt.own[o.Value] = len(g.Nodes) + 1
-	}
-	for i := len(g.Nodes) - 1; i >= 0; i-- {
-		n := &g.Nodes[i]
-		for _, list := range [][]Value{n.Outputs, n.Inputs} {
-			for _, v := range list {
-				lt.own[v] = max(lt.own[v], i+1)
-			}
+	lt.own, lt.need = make([]int32, len(g.Values)), make([]int32, len(g.Values))
+	for i := range g.Nodes {
+		n, time := &g.Nodes[i], int32(i+1)
+		for _, v := range n.Inputs {
+			lt.own[v] = time
+		}
+		for _, v := range n.Outputs {
+			lt.own[v] = time
 		}
 	}
+	for _, o := range g.Outputs {
+		lt.own[o.Value] = int32(len(g.Nodes) + 1)
+	}
 	copy(lt.need, lt.own)
-	for i := len(g.Nodes) - 1; i >= 0; i-- {
-		for k, in := range lt.shares.shown[i] {
-			if in >= 0 {
-				v := g.Nodes[i].Inputs[in]
-				lt.need[v] = max(lt.need[v], lt.need[g.Nodes[i].Outputs[k]])
-			}
+	for v := len(g.Values) - 1; v >= 0; v-- { // a value is behind what it shows
+		if in := lt.shares.shown[v]; in >= 0 {
+			w := g.Nodes[g.Values[v].Node].Inputs[in]
+			lt.need[w] = max(lt.need[w], lt.need[v])
 		}
 	}
 }
 
 // isWhole tells whether a value is all of its memory.
 func (lt *lifetimes) isWhole(v Value) bool {
-	return lt.form[v] == form{} && byteFormula(lt.g.Values[v].Type) == lt.memories[lt.of[v]].bytes
+	return lt.form.of(v) == form{} && lt.shares.bytes[v] == lt.bytesOf(&lt.memories[lt.of[v]])
 }
 
+// bytesOf is the size of a memory's root; nothing in it reaches further.
+func (lt *lifetimes) bytesOf(m *memory) Dim { return lt.shares.bytes[m.root] }
+
 // open gives a value memory of its own from a time on.
-func (lt *lifetimes) open(v Value, first int) {
+func (lt *lifetimes) open(v Value, first int32) {
 	info := &lt.g.Values[v]
-	lt.of[v] = len(lt.memories)
-	lt.singles[v] = v
-	lt.memories = append(lt.memories, memory{root: v, values: lt.singles[v : v+1 : v+1], role: info.Role, slot: info.Slot, bytes: byteFormula(info.Type),
-		first: first, last: lt.need[v], born: info.Node, output: -1})
+	lt.of[v], lt.next[v] = int32(len(lt.memories)), -1
+	lt.memories = append(lt.memories, memory{root: v, newest: v, role: info.Role, slot: int32(info.Slot), first: first, last: lt.need[v],
+		born: int32(info.Node), output: -1})
 }
 
 // add puts a value into memory that is there.
-func (lt *lifetimes) add(v Value, at int, f form) {
+func (lt *lifetimes) add(v Value, at int32, f form) {
 	m := &lt.memories[at]
-	lt.of[v], lt.form[v] = at, f
-	m.values = append(m.values, v)
+	lt.of[v], lt.next[v] = at, -1
+	lt.next[m.newest], m.newest = v, v
+	lt.form.set(v, f, len(lt.g.Values))
 	m.last = max(m.last, lt.need[v])
-	m.born = lt.g.Values[v].Node
+	m.born = int32(lt.g.Values[v].Node)
 	m.parted = m.parted || !lt.isWhole(v)
 }
 
@@ -120,21 +120,22 @@ func (lt *lifetimes) add(v Value, at int, f form) {
 // What shows an input comes first, so that nothing is written in place over memory that this very node gives out as well.
 func (lt *lifetimes) placeOutputs(i int, join bool) {
 	n := &lt.g.Nodes[i]
-	for k, in := range lt.shares.shown[i] {
-		if in >= 0 {
+	shown := lt.shares.shown
+	for k, v := range n.Outputs {
+		if in := shown[v]; in >= 0 {
 			_, f, _ := lt.shares.sharedForm(n, k, lt.form)
-			lt.add(n.Outputs[k], lt.of[n.Inputs[in]], f)
+			lt.add(v, lt.of[n.Inputs[in]], f)
 		}
 	}
 	for k, v := range n.Outputs {
-		if lt.shares.shown[i][k] >= 0 {
+		if shown[v] >= 0 {
 			continue
 		}
 		if x := lt.overwritten(i, k); x >= 0 {
-			lt.add(v, lt.of[x], lt.form[x])
+			lt.add(v, lt.of[x], lt.form.of(x))
 			continue
 		}
-		lt.open(v, i+1)
+		lt.open(v, int32(i+1))
 		if join {
 			lt.joinInputs(i, k)
 		}
@@ -163,24 +164,24 @@ func (lt *lifetimes) overwritten(i, k int) Value {
 func (lt *lifetimes) mayOverwrite(i, k, input int) bool {
 	n := &lt.g.Nodes[i]
 	x, out := n.Inputs[input], n.Outputs[k]
-	m := &lt.memories[lt.of[x]]
-	if m.role != RoleActivation || byteFormula(lt.g.Values[x].Type) != byteFormula(lt.g.Values[out].Type) {
+	m, time := &lt.memories[lt.of[x]], int32(i+1)
+	if m.role != RoleActivation || lt.shares.bytes[x] != lt.shares.bytes[out] {
 		return false
 	}
 	whole := lt.isWhole(x)
-	if whole && (m.last > i+1 || m.born == i) {
+	if whole && (m.last > time || int(m.born) == i) {
 		return false
 	}
 	if !whole {
 		if lt.need[out] > m.last {
 			return false
 		}
-		if f := lt.form[x]; !f.isCompact() && !(lt.g.Values[x].Type.Equal(lt.g.Values[out].Type) && n.Schema.StridedInputs>>input&1 != 0 &&
+		if f := lt.form.of(x); !f.isCompact() && !(lt.g.Values[x].Type.Equal(lt.g.Values[out].Type) && n.Schema.StridedInputs>>input&1 != 0 &&
 			n.Schema.StridedOutputs>>k&1 != 0 && lt.shares.mayHave(out, f)) {
 			return false
 		}
-		for _, w := range m.values {
-			if (lt.own[w] > i+1 || lt.g.Values[w].Node == i) && lt.touch(w, x) {
+		for w := m.root; w >= 0; w = lt.next[w] {
+			if (lt.own[w] > time || lt.g.Values[w].Node == i) && lt.touch(w, x) {
 				return false
 			}
 		}
@@ -195,7 +196,7 @@ func (lt *lifetimes) mayOverwrite(i, k, input int) bool {
 
 // touch tells whether two values of one memory share a byte.
 func (lt *lifetimes) touch(v, w Value) bool {
-	return !apart(lt.form[v], lt.g.Values[v].Type, lt.form[w], lt.g.Values[w].Type)
+	return !apart(lt.form.of(v), lt.g.Values[v].Type, lt.form.of(w), lt.g.Values[w].Type)
 }
 
 // mayReplace tells whether the schema lets an output overwrite an input.
@@ -222,46 +223,50 @@ func (lt *lifetimes) joinInputs(i, k int) {
 		x := n.Inputs[alias.Input]
 		at := lt.of[x]
 		m := &lt.memories[at]
-		if m.role != RoleActivation || !lt.isWhole(x) || m.joins && m.root != x || m.born == i || at == to {
+		if m.role != RoleActivation || !lt.isWhole(x) || m.joins && m.root != x || int(m.born) == i || at == to {
 			continue
 		}
 		f := form{}.part(lt.g.Values[y].Type, lt.g.Values[x].Type, n.Parts[a])
 		forms, ok := lt.refit(m, f)
-		for _, v := range lt.memories[to].values {
-			ok = ok && (v == y || apart(lt.form[v], lt.g.Values[v].Type, f, lt.g.Values[x].Type))
+		for v := lt.memories[to].root; v >= 0; v = lt.next[v] {
+			ok = ok && (v == y || apart(lt.form.of(v), lt.g.Values[v].Type, f, lt.g.Values[x].Type))
 		}
 		if !ok {
 			continue
 		}
 		lt.joined++
 		whole := &lt.memories[to]
-		for j, v := range m.values {
-			lt.of[v], lt.form[v] = to, forms[j]
-			whole.values = append(whole.values, v)
+		for v := m.root; v >= 0; v = lt.next[v] {
+			lt.of[v] = to
+			lt.form.set(v, forms[0], len(lt.g.Values))
+			forms = forms[1:]
 		}
+		lt.next[whole.newest], whole.newest = m.root, m.newest
 		whole.first, whole.last, whole.parted, whole.joins = min(whole.first, m.first), max(whole.last, m.last), true, true
-		m.values = nil
+		m.gone = true
 	}
 }
 
-// refit gives the forms of a memory's values when its root has the form f; false if one of them cannot have it.
+// refit gives the forms of a memory's values, in order, when its root has the form f; false if one of them cannot have it.
 func (lt *lifetimes) refit(m *memory, f form) ([]form, bool) {
 	g := lt.g
 	if m.parted && !f.isCompact() {
 		return nil, false // parts of what would be a part itself: rare, and left where they are
 	}
-	forms := make([]form, len(m.values))
-	at := make(map[Value]int, len(m.values))
-	for j, v := range m.values {
+	var forms []form
+	at := map[Value]int{}
+	for v := m.root; v >= 0; v = lt.next[v] {
+		j := len(forms)
 		at[v] = j
 		info := &g.Values[v]
-		forms[j] = f
+		forms = append(forms, f)
 		if f.isCompact() {
-			forms[j] = form{lt.form[v].offset + f.offset, lt.form[v].strides}
+			old := lt.form.of(v)
+			forms[j] = form{old.offset + f.offset, old.strides}
 			continue
 		}
 		n := &g.Nodes[info.Node]
-		if in := lt.shares.shown[info.Node][info.Output]; in >= 0 {
+		if in := lt.shares.shown[v]; in >= 0 {
 			var can bool
 			if forms[j], can = forms[at[n.Inputs[in]]].view(g.Values[n.Inputs[in]].Type, info.Type); !can {
 				return nil, false

@@ -2,6 +2,7 @@ package piecewise
 
 import (
 	"cmp"
+	"math"
 	"math/bits"
 	"slices"
 )
@@ -104,7 +105,14 @@ func Pack(items []Interval, effort Effort) Placement { return PackAround(items, 
 // PackAround is Pack where some intervals have their offsets already: fixed holds them, and -1 for the others. It may be
 // nil. The fixed ones must not overlap.
 func PackAround(items []Interval, fixed []int64, effort Effort) Placement {
-	p := newPacker(items)
+	return newPacker(items).pack(items, fixed, effort)
+}
+
+// pack is PackAround for intervals whose times are those of the packer's.
+func (p *packer) pack(items []Interval, fixed []int64, effort Effort) Placement {
+	for i := range items {
+		p.items[i].Size = align(items[i].Size)
+	}
 	p.fixed = fixed
 	best := Placement{Offsets: make([]int64, len(items)), Height: -1, Bound: p.peak(p.items)}
 	for _, order := range orders {
@@ -143,33 +151,47 @@ func (it Interval) length() int64 { return int64(it.Last - it.First + 1) }
 // classOf puts sizes that differ by less than a factor of two into a class.
 func classOf(size int64) int64 { return int64(bits.Len64(uint64(size))) }
 
-// key is what an order compares, and the interval that it is of.
-type key struct {
-	a, b, c int64
-	item    int32
-}
+// key is what an order compares.
+type key struct{ a, b, c int64 }
 
-// sequence sorts the intervals by an order; the first of equal ones comes first.
+// sequence sorts the intervals by an order; the first of equal ones comes first. It is a radix sort, from the least digit
+// of c to the greatest of a: a few passes however many intervals there are.
 func (p *packer) sequence(order func(Interval) key) []int32 {
-	for i, it := range p.items {
-		p.keys[i] = order(it)
-		p.keys[i].item = int32(i)
+	for i := range p.order {
+		p.order[i] = int32(i)
 	}
-	slices.SortFunc(p.keys, func(x, y key) int {
-		switch {
-		case x.a != y.a:
-			return cmp.Compare(y.a, x.a)
-		case x.b != y.b:
-			return cmp.Compare(y.b, x.b)
-		case x.c != y.c:
-			return cmp.Compare(y.c, x.c)
+	for _, number := range [...]func(k key) int64{func(k key) int64 { return k.c }, func(k key) int64 { return k.b }, func(k key) int64 { return k.a }} {
+		least, most := int64(math.MaxInt64), int64(math.MinInt64)
+		for i, it := range p.items {
+			x := number(order(it))
+			p.digits[i] = uint64(x)
+			least, most = min(least, x), max(most, x)
 		}
-		return cmp.Compare(x.item, y.item)
-	})
-	for k := range p.keys {
-		p.order[k] = p.keys[k].item
+		for i, x := range p.digits { // the largest number comes first
+			p.digits[i] = uint64(most) - x
+		}
+		for shift := 0; shift < 64 && (uint64(most)-uint64(least))>>shift > 0; shift += 8 {
+			p.sortByDigit(shift)
+		}
 	}
 	return p.order
+}
+
+// sortByDigit sorts order by eight bits of digits; equal ones stay as they were.
+func (p *packer) sortByDigit(shift int) {
+	var begin [257]int32
+	for _, x := range p.digits {
+		begin[x>>shift&255+1]++
+	}
+	for d := range 256 {
+		begin[d+1] += begin[d]
+	}
+	for _, i := range p.order {
+		d := p.digits[i] >> shift & 255
+		p.resorted[begin[d]] = i
+		begin[d]++
+	}
+	p.order, p.resorted = p.resorted, p.order
 }
 
 // packer places intervals one after the other. A tree over the times holds what is taken, as unions of spans of memory:
@@ -177,7 +199,6 @@ func (p *packer) sequence(order func(Interval) key) []int32 {
 // nodes 2k and 2k+1 below it; time t is node count+t.
 type packer struct {
 	items []Interval // sizes aligned
-	keys  []key      // of the items, sorted
 	order []int32
 	times
 	offsets []int64
@@ -189,6 +210,9 @@ type packer struct {
 	dense  bool    // so many share times that one sorted list of all is quicker
 	sorted []int32 // if dense: all placed intervals by offset
 
+	digits   []uint64 // per interval: what a sort looks at
+	resorted []int32  // by one more digit than order
+
 	taken []span // at some time of the interval at hand
 	spare []span
 	slab  []span // what the unions of the tree grow into
@@ -199,7 +223,8 @@ type span struct{ from, to int64 }
 
 func newPacker(items []Interval) *packer {
 	n := len(items)
-	p := &packer{items: slices.Clone(items), times: newTimes(items), offsets: make([]int64, n), keys: make([]key, n), order: make([]int32, n)}
+	p := &packer{items: slices.Clone(items), times: newTimes(items), offsets: make([]int64, n), order: make([]int32, n),
+		digits: make([]uint64, n), resorted: make([]int32, n)}
 	begin := make([]int32, p.count+1) // intervals that begin before a time
 	for i := range p.items {
 		p.items[i].Size = align(p.items[i].Size)

@@ -1,7 +1,9 @@
 package piecewise
 
 import (
+	"cmp"
 	"math/rand"
+	"slices"
 	"testing"
 	"time"
 
@@ -61,6 +63,31 @@ func TestPackRandom(t *testing.T) {
 	}
 	t.Logf("height over bound: %.4f", float64(height)/float64(bound))
 	assert.Less(t, float64(height)/float64(bound), 1.03)
+}
+
+// TestSequence compares every order with a stable sort of comparisons.
+func TestSequence(t *testing.T) {
+	r := rand.New(rand.NewSource(5))
+	for range 60 {
+		items := make([]Interval, 1+r.Intn(700))
+		far, wide := 1+r.Intn(1<<(1+r.Intn(20))), 1+r.Int63n(1<<(1+r.Intn(45)))
+		for i := range items {
+			first := r.Intn(far)
+			items[i] = Interval{first, first + r.Intn(far), 64 * (1 + r.Int63n(wide))}
+		}
+		p := newPacker(items)
+		for k, order := range orders {
+			expected := make([]int32, len(items))
+			for i := range expected {
+				expected[i] = int32(i)
+			}
+			slices.SortStableFunc(expected, func(i, j int32) int {
+				x, y := order(items[i]), order(items[j])
+				return cmp.Or(cmp.Compare(y.a, x.a), cmp.Compare(y.b, x.b), cmp.Compare(y.c, x.c))
+			})
+			require.Equal(t, expected, p.sequence(order), "order %d", k)
+		}
+	}
 }
 
 // TestPackFindsTheTightestGap compares each placing with one that looks at all intervals and all gaps.

@@ -139,54 +139,76 @@ func NewPlan(g *Graph, o Options) (*Plan, error) {
 		if err != nil {
 			return nil, err
 		}
-		if peak(intervals(others, blockBytes)) < peak(intervals(blocks, blockBytes)) {
+		if peak(intervals(others)) < peak(intervals(blocks)) {
 			lt, blocks = apart, others
 		}
 	}
 	p.store(lt, blocks)
-	p.layOut(blocks, scratch.rungs, filled)
+	p.layOut(lt, blocks, scratch.rungs, filled)
 	if err := Check(p); err != nil {
 		return nil, err
 	}
 	return p, nil
 }
 
+// blockKind is the kind of a block, as an index into blockKinds.
+type blockKind uint8
+
+const (
+	activation blockKind = iota
+	scratchpad
+	inputStaging
+	outputStaging
+)
+
+var blockKinds = [...]string{activation: BlockActivation, scratchpad: BlockWorkspace, inputStaging: BlockInput, outputStaging: BlockOutput}
+
 // block is a Block before it has an offset, with its size at every bucket.
 type block struct {
-	Block
-	formula Dim        // its size in bytes; unused by a workspace
-	scratch *workspace // of a workspace
-	slot    int        // the input, output or node whose it is; of an activation, its memory
+	kind        blockKind
+	slot        int32 // the input, output or node whose it is; of an activation, its memory
+	memory      int32 // whose values lie in it; -1: none
+	first, last int32
+	bytes       int64
+	formula     Dim        // bytes; unused by a workspace
+	scratch     *workspace // of a workspace
 }
-
-func blockBytes(b *block) int64 { return b.Bytes }
 
 // list lists what the arena must hold, in order of first times; ties stay in order of creation.
 func (p *Plan) list(lt *lifetimes, scratch *workspaces) ([]block, error) {
 	g := p.Graph
-	end := len(g.Nodes) + 1
-	blocks := make([]block, 0, len(lt.memories)+2*len(g.Outputs)+len(g.Nodes)/8)
-	buffer := make([]*memory, len(g.Outputs)) // the memory that is written in an output's buffer
+	end := int32(len(g.Nodes) + 1)
+	count := len(g.Outputs)
+	for k := range lt.memories {
+		if m := &lt.memories[k]; m.role == RoleActivation || m.role == RoleInput {
+			count++
+		}
+	}
+	blocks := make([]block, 0, count+len(g.Nodes)/8)
+	buffer := slices.Repeat([]int32{-1}, len(g.Outputs)) // the memory that is written in an output's buffer
 	for k := range lt.memories {
 		m := &lt.memories[k]
-		b := block{slot: k, formula: m.bytes, Block: Block{Name: g.Values[m.root].Name, Kind: BlockActivation, First: m.first, Last: m.last, Values: m.values}}
+		b := block{kind: activation, slot: int32(k), memory: int32(k), formula: lt.bytesOf(m), first: m.first, last: m.last}
 		switch {
 		case m.role == RoleInput:
-			b.Kind, b.First, b.slot = BlockInput, 0, m.slot
+			b.kind, b.first, b.slot = inputStaging, 0, m.slot
 		case m.role != RoleActivation:
 			continue
 		case m.output >= 0:
-			buffer[m.output] = m
+			buffer[m.output] = int32(k)
 			continue
 		}
 		blocks = append(blocks, b)
 	}
 	for j, o := range g.Outputs {
-		b := block{slot: j, formula: byteFormula(g.Values[o.Value].Type), Block: Block{Name: o.Name, Kind: BlockOutput, First: end, Last: end}}
-		if m := buffer[j]; m != nil {
-			b.First, b.Values = m.first, m.values
+		b := block{kind: outputStaging, slot: int32(j), memory: buffer[j], formula: lt.shares.bytes[o.Value], first: end, last: end}
+		if b.memory >= 0 {
+			b.first = lt.memories[b.memory].first
 		}
 		blocks = append(blocks, b)
+	}
+	for k := range blocks {
+		blocks[k].bytes = blocks[k].formula.At(g.Limits.MaxTokens, g.Limits.MaxSeqs)
 	}
 	for _, part := range p.Partitions {
 		for i := part.First; i < part.End; i++ {
@@ -195,33 +217,25 @@ func (p *Plan) list(lt *lifetimes, scratch *workspaces) ([]block, error) {
 				return nil, err
 			}
 			if w != nil && w.most > 0 {
-				blocks = append(blocks, block{slot: i, scratch: w, Block: Block{Name: g.Nodes[i].Name, Kind: BlockWorkspace, First: i + 1, Last: i + 1}})
+				blocks = append(blocks, block{kind: scratchpad, slot: int32(i), memory: -1, scratch: w, bytes: w.most, first: int32(i + 1), last: int32(i + 1)})
 			}
-		}
-	}
-	for i := range blocks {
-		b := &blocks[i]
-		if b.scratch != nil {
-			b.Bytes = b.scratch.most
-		} else {
-			b.Bytes = b.formula.At(g.Limits.MaxTokens, g.Limits.MaxSeqs)
 		}
 	}
 	return inOrder(blocks, end), nil
 }
 
 // inOrder sorts blocks by their first times, which end at a time; those with the same stay as they were.
-func inOrder(blocks []block, end int) []block {
+func inOrder(blocks []block, end int32) []block {
 	at := make([]int32, end+2)
 	for k := range blocks {
-		at[blocks[k].First+1]++
+		at[blocks[k].first+1]++
 	}
 	for t := range end {
 		at[t+1] += at[t]
 	}
 	out := make([]block, len(blocks))
 	for k := range blocks {
-		first := blocks[k].First
+		first := blocks[k].first
 		out[at[first]] = blocks[k]
 		at[first]++
 	}
@@ -234,34 +248,35 @@ func (p *Plan) store(lt *lifetimes, blocks []block) {
 	p.Copies = lt.copies
 	p.InputBlock, p.OutputBlock = make([]int, len(g.Inputs)), make([]int, len(g.Outputs))
 	p.WorkspaceBlock, p.WorkspaceBytes = slices.Repeat([]int{-1}, len(g.Nodes)), make([]int64, len(g.Nodes))
-	blockOf := make([]int, len(lt.memories))
-	for k, b := range blocks {
-		switch b.Kind {
-		case BlockActivation:
-			blockOf[b.slot] = k
-		case BlockWorkspace:
-			p.WorkspaceBlock[b.slot], p.WorkspaceBytes[b.slot] = k, b.Bytes
-		case BlockInput:
+	blockOf := make([]int32, len(lt.memories))
+	for k := range blocks {
+		b := &blocks[k]
+		switch b.kind {
+		case activation:
+			blockOf[b.slot] = int32(k)
+		case scratchpad:
+			p.WorkspaceBlock[b.slot], p.WorkspaceBytes[b.slot] = k, b.bytes
+		case inputStaging:
 			p.InputBlock[b.slot] = k
-		case BlockOutput:
+		case outputStaging:
 			p.OutputBlock[b.slot] = k
 		}
 	}
 	p.Storage = make([]Storage, len(g.Values))
-	for k := range lt.memories {
-		m := &lt.memories[k]
-		at := Storage{Place: PlaceArena, Index: blockOf[k]}
+	for v := range p.Storage {
+		m, s := &lt.memories[lt.of[v]], &p.Storage[v]
 		switch {
 		case m.role == RoleInput:
-			at = Storage{Place: PlaceInput, Index: m.slot}
+			s.Place, s.Index = PlaceInput, int(m.slot)
 		case m.role != RoleActivation:
-			at = Storage{Place: PlaceBound, Index: m.slot}
+			s.Place, s.Index = PlaceBound, int(m.slot)
 		case m.output >= 0:
-			at = Storage{Place: PlaceOutput, Index: m.output}
+			s.Place, s.Index = PlaceOutput, int(m.output)
+		default:
+			s.Place, s.Index = PlaceArena, int(blockOf[lt.of[v]])
 		}
-		for _, v := range m.values {
-			at.Offset, at.Strides = lt.form[v].offset, lt.form[v].strides
-			p.Storage[v] = at
+		if lt.form != nil {
+			s.Offset, s.Strides = lt.form[v].offset, lt.form[v].strides
 		}
 	}
 }
@@ -269,21 +284,21 @@ func (p *Plan) store(lt *lifetimes, blocks []block) {
 // reserve is what a block of so many bytes takes: an empty one too has an address of its own.
 func reserve(bytes int64) int64 { return align(max(bytes, 1)) }
 
-// intervals are blocks with a size.
-func intervals(blocks []block, size func(*block) int64) []Interval {
+// intervals are blocks as the packer sees them.
+func intervals(blocks []block) []Interval {
 	items := make([]Interval, len(blocks))
 	for i := range blocks {
 		b := &blocks[i]
-		items[i] = Interval{First: b.First, Last: b.Last, Size: reserve(size(b))}
+		items[i] = Interval{First: int(b.first), Last: int(b.last), Size: reserve(b.bytes)}
 	}
 	return items
 }
 
 // layOut gives the blocks their offsets. o has its defaults filled in.
-func (p *Plan) layOut(blocks []block, rungs []int64, o Options) {
+func (p *Plan) layOut(lt *lifetimes, blocks []block, rungs []int64, o Options) {
 	g := p.Graph
 	effort := Effort{Nodes: max(o.Nodes, 0), Time: o.Time}
-	items := intervals(blocks, blockBytes)
+	items := intervals(blocks)
 	p.BucketSum = p.sumBuckets(blocks)
 	if len(p.Units) == 0 {
 		o.Layout = LayoutFixed // every step is eager, of any size: what its scratch needs is known at the buckets alone
@@ -297,50 +312,39 @@ func (p *Plan) layOut(blocks []block, rungs []int64, o Options) {
 			p.use(layouts)
 		}
 	}
-	main := &p.Layouts[p.Main]
-	p.Blocks = make([]Block, 0, len(blocks))
+	p.Blocks = p.blocks(lt, blocks, &p.Layouts[p.Main])
 	for k := range blocks {
-		blocks[k].Offset, blocks[k].Bytes = main.Offsets[k], main.Bytes[k]
-		p.Blocks = append(p.Blocks, blocks[k].Block)
-		if blocks[k].Kind == BlockInput || blocks[k].Kind == BlockOutput {
+		if kind := blocks[k].kind; kind == inputStaging || kind == outputStaging {
 			p.StagingBytes += items[k].Size
 		}
 	}
 }
 
-// sumBuckets adds up the lower bounds of an arena for each token bucket alone, at max_seqs.
-func (p *Plan) sumBuckets(blocks []block) (sum int64) {
-	type sized struct { // what the loop below needs of a block, close together
-		formula     Dim
-		scratch     *workspace
-		first, past int32
-	}
-	list := make([]sized, len(blocks))
+// blocks gives blocks their names and values, and their places in a layout.
+func (p *Plan) blocks(lt *lifetimes, blocks []block, main *Layout) []Block {
+	g := p.Graph
+	out := make([]Block, len(blocks))
+	room := make([]Value, 0, len(g.Values))
 	for k := range blocks {
 		b := &blocks[k]
-		list[k] = sized{b.formula, b.scratch, int32(b.First), int32(b.Last + 1)}
-	}
-	change := make([]int64, len(p.Graph.Nodes)+3)
-	for k, bucket := range p.Buckets {
-		clear(change)
-		for i := range list {
-			b := &list[i]
-			bytes := b.formula.At(bucket, p.Graph.Limits.MaxSeqs)
-			if b.scratch != nil {
-				bytes = b.scratch.buckets[k]
+		out[k] = Block{Kind: blockKinds[b.kind], Offset: main.Offsets[k], Bytes: main.Bytes[k], First: int(b.first), Last: int(b.last)}
+		switch b.kind {
+		case scratchpad:
+			out[k].Name = g.Nodes[b.slot].Name
+		case outputStaging:
+			out[k].Name = g.Outputs[b.slot].Name
+		default:
+			out[k].Name = g.Values[lt.memories[b.memory].root].Name
+		}
+		if b.memory >= 0 {
+			from := len(room)
+			for v := lt.memories[b.memory].root; v >= 0; v = lt.next[v] {
+				room = append(room, v)
 			}
-			bytes = reserve(bytes)
-			change[b.first] += bytes
-			change[b.past] -= bytes
+			out[k].Values = room[from:len(room):len(room)]
 		}
-		var live, most int64
-		for _, c := range change {
-			live += c
-			most = max(most, live)
-		}
-		sum += most
 	}
-	return sum
+	return out
 }
 
 func heightOfAll(layouts []Layout) int64 {
@@ -363,7 +367,7 @@ func (p *Plan) use(layouts []Layout) {
 func layout(maxTokens int64, items []Interval, blocks []block, placed Placement) Layout {
 	l := Layout{MaxTokens: maxTokens, Offsets: placed.Offsets, Bytes: make([]int64, len(blocks)), Height: placed.Height, LowerBound: placed.Bound}
 	for k := range blocks {
-		l.Bytes[k] = blocks[k].Bytes
+		l.Bytes[k] = blocks[k].bytes
 	}
 	return l
 }
@@ -378,24 +382,25 @@ func (p *Plan) perRung(blocks []block, rungs []int64, effort Effort) []Layout {
 	items := make([][]Interval, len(rungs))
 	order := make([]int, len(rungs))
 	sized := slices.Clone(blocks)
+	packer := newPacker(intervals(blocks)) // times are the same in all of them
 	for r := range rungs {
 		for k := range sized {
 			b := &sized[k]
 			if b.scratch == nil {
-				b.Bytes = b.formula.At(rungs[r], g.Limits.MaxSeqs)
+				b.bytes = b.formula.At(rungs[r], g.Limits.MaxSeqs)
 			} else if !pinned[k] {
-				b.Bytes = b.scratch.rungs[r]
+				b.bytes = b.scratch.rungs[r]
 			}
 		}
-		items[r], order[r] = intervals(sized, blockBytes), r
-		layouts[r] = layout(rungs[r], items[r], sized, Placement{Bound: peak(items[r])})
+		items[r], order[r] = intervals(sized), r
+		layouts[r] = layout(rungs[r], items[r], sized, Placement{Bound: packer.peak(items[r])})
 	}
 	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(layouts[b].LowerBound, layouts[a].LowerBound) })
 	var fixed []int64
 	var height int64
 	for _, r := range order {
 		effort.Enough = height
-		placed := PackAround(items[r], fixed, effort)
+		placed := packer.pack(items[r], fixed, effort)
 		layouts[r].Offsets, layouts[r].Height = placed.Offsets, placed.Height
 		height = max(height, placed.Height)
 		if fixed == nil {

@@ -177,7 +177,7 @@ func (p *Plan) report() *planReport {
 	for v, info := range g.Values {
 		s := p.Storage[v]
 		vr := valueReport{Name: info.Name, Role: info.Role.String(), Type: info.Type.String(), Place: s.Place.String(), Index: s.Index,
-			Offset: s.Offset, Strides: []int64{}, Bytes: info.Type.Bytes(l.MaxTokens, l.MaxSeqs), First: info.Node + 1, Last: need[v]}
+			Offset: s.Offset, Strides: []int64{}, Bytes: info.Type.Bytes(l.MaxTokens, l.MaxSeqs), First: info.Node + 1, Last: int(need[v])}
 		if s.Place == PlaceArena {
 			vr.Offset += p.Blocks[s.Index].Offset
 		}

@@ -37,31 +37,41 @@ const (
 	axisBoth      = axisTokens | axisSeqs
 )
 
-// axisOf looks at a node's inputs and outputs. Weights and states are of constant size.
-func axisOf(g *Graph, n *Node) axis {
-	a := axisNone
-	for _, list := range [][]Value{n.Inputs, n.Outputs} {
-		for _, v := range list {
-			d := g.Values[v].Type.Dims[0]
-			if d.Tokens != 0 {
-				a |= axisTokens
-			}
-			if d.Seqs != 0 {
-				a |= axisSeqs
-			}
+// axesOf gives each value's. Weights and states are of constant size.
+func axesOf(values []ValueInfo) []axis {
+	out := make([]axis, len(values))
+	for v := range values {
+		d := &values[v].Type.Dims[0]
+		if d.Tokens != 0 {
+			out[v] |= axisTokens
 		}
+		if d.Seqs != 0 {
+			out[v] |= axisSeqs
+		}
+	}
+	return out
+}
+
+// axisOf looks at a node's inputs and outputs.
+func axisOf(axes []axis, n *Node) axis {
+	a := axisNone
+	for _, v := range n.Inputs {
+		a |= axes[v]
+	}
+	for _, v := range n.Outputs {
+		a |= axes[v]
 	}
 	return a
 }
 
-// splitReason says why a node is a partition of its own; "" if it is none.
-func splitReason(g *Graph, n *Node) string {
+// splitReason says why a node of an axis is a partition of its own; "" if it is none.
+func splitReason(n *Node, a axis) string {
 	switch {
 	case n.Kind != Static && n.Capture != CaptureAlways && n.Note != "":
 		return n.Note
 	case n.Kind != Static && n.Capture != CaptureAlways:
 		return "capture support " + n.Capture.String()
-	case axisOf(g, n) == axisBoth && !OnlyViews(n.Schema):
+	case a == axisBoth && !OnlyViews(n.Schema):
 		return "reads tokens and seqs"
 	}
 	return ""
@@ -72,15 +82,17 @@ func splitReason(g *Graph, n *Node) string {
 func split(g *Graph) []Partition {
 	var out []Partition
 	open := false // the last partition is a segment that may be joined
+	axes := axesOf(g.Values)
 	for i := range g.Nodes {
 		n := &g.Nodes[i]
-		if why := splitReason(g, n); why != "" {
+		a := axisOf(axes, n)
+		if why := splitReason(n, a); why != "" {
 			out = append(out, Partition{DynamicOp, i, i + 1, why})
 			open = false
 			continue
 		}
 		kind := TokenSegment
-		switch axisOf(g, n) {
+		switch a {
 		case axisSeqs:
 			kind = SeqSegment
 		case axisNone, axisBoth:

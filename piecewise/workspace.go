@@ -20,6 +20,17 @@ type workspaces struct {
 	parts   map[PartitionKind][]size // (b, 0) and (0, s) of segments; of dynamic ops, every token with every sequence bucket
 	rungs   []int64                  // token counts, rising, the last the limit: a size belongs to the lowest one that holds it
 	answers map[workspaceKey]*workspace
+	recent  map[recentKey]recentAnswer // spares a model's layers the making of keys
+}
+
+type recentKey struct {
+	schema *OpSchema
+	part   PartitionKind
+}
+
+type recentAnswer struct {
+	node *Node
+	*workspace
 }
 
 // workspace is the scratch of all nodes with one schema, the same types and attributes, in bytes.
@@ -32,7 +43,7 @@ type workspace struct {
 func newWorkspaces(g *Graph, o Options, units []Unit) *workspaces {
 	l := g.Limits
 	w := &workspaces{g: g, mixed: []size{{l.MaxTokens, l.MaxSeqs}}, parts: map[PartitionKind][]size{}, answers: map[workspaceKey]*workspace{},
-		rungs: rungs(l, o)}
+		recent: map[recentKey]recentAnswer{}, rungs: rungs(l, o)}
 	for _, b := range o.Buckets {
 		w.mixed = append(w.mixed, size{b, l.MaxSeqs})
 		w.parts[TokenSegment] = append(w.parts[TokenSegment], size{b, 0})
@@ -72,10 +83,24 @@ func (w *workspaces) of(n *Node, part PartitionKind) (*workspace, error) {
 	if n.Schema.Workspace == nil {
 		return nil, nil
 	}
-	key := w.key(n, part)
-	if a := w.answers[key]; a != nil {
-		return a, nil
+	last := recentKey{n.Schema, part}
+	if r := w.recent[last]; r.node != nil && w.g.sameArguments(r.node, n) {
+		return r.workspace, nil
 	}
+	key := w.key(n, part)
+	a, err := w.answers[key], error(nil)
+	if a == nil {
+		if a, err = w.askAll(n, part); err != nil {
+			return nil, err
+		}
+		w.answers[key] = a
+	}
+	w.recent[last] = recentAnswer{n, a}
+	return a, nil
+}
+
+// askAll asks a node at every size.
+func (w *workspaces) askAll(n *Node, part PartitionKind) (*workspace, error) {
 	a := &workspace{rungs: make([]int64, len(w.rungs))}
 	for i, list := range [][]size{w.mixed, w.edges, w.parts[part]} {
 		for j, s := range list {
@@ -91,7 +116,6 @@ func (w *workspaces) of(n *Node, part PartitionKind) (*workspace, error) {
 			}
 		}
 	}
-	w.answers[key] = a
 	return a, nil
 }
 

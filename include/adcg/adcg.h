@@ -37,7 +37,8 @@
  *
  * Conventions of this header
  *   - Functions return an adcg_status; ADCG_OK is 0. On failure adcg_last_error() tells what was wrong, in the
- *     form "function: what: value"; out parameters are NULL, or zero for values; every handle is as it was.
+ *     form "function: what: value"; out parameters are NULL, or zero for values and for all of a
+ *     struct but its struct_size; every handle is as it was.
  *   - "in" parameters are borrowed for the call unless said otherwise. Strings are UTF-8 and end in NUL.
  *   - Any function may return ADCG_ERR_ARGUMENT (NULL where not allowed, wrong struct_size), ADCG_ERR_HANDLE
  *     (a handle that is destroyed, foreign or of another kind), ADCG_ERR_OUT_OF_MEMORY, ADCG_ERR_FORKED (in a
@@ -783,8 +784,8 @@ typedef struct adcg_ladder_totals {
  *   histogram    in: num_sizes entries, at least one
  *   buckets      in: num_buckets sizes, rising strictly, 1 .. 2^31 - 1; NULL and 0: every step is eager
  *   budget       in: its prices count, its limits do not; NULL: buckets cost nothing
- *   out_buckets  out: num_buckets entries, in the order of `buckets`; may be NULL
- *   out_totals   in: its struct_size; out: the rest
+ *   out_buckets  out: num_buckets entries, in the order of `buckets`, on failure as it was; may be NULL
+ *   out_totals   in: its struct_size; out: the rest, on failure zero
  * Returns ADCG_ERR_ARGUMENT for sizes or counts out of range, buckets that do not rise, and sums beyond 63 bits. */
 ADCG_API adcg_status adcg_ladder_cost(const adcg_step_count *histogram, int32_t num_sizes, const int64_t *buckets, int32_t num_buckets,
                                       const adcg_ladder_budget *budget, adcg_ladder_bucket *out_buckets, adcg_ladder_totals *out_totals);

@@ -215,6 +215,35 @@ static void struct_size_exec(void) {
   STILL_GOOD();
 }
 
+/* Calls with `object` full of bytes, and finds it empty but for its struct_size, however the call fails. */
+#define EMPTIED(type, call, status, what)                                                                                \
+  do {                                                                                                                   \
+    type object_, *object = &object_;                                                                                    \
+    memset(object, 0xC5, sizeof *object);                                                                                \
+    object->struct_size = sizeof *object;                                                                                \
+    FAILS(call, status, what);                                                                                           \
+    CHECK_INT(object->struct_size, sizeof *object);                                                                      \
+    for (size_t byte_ = sizeof(size_t); byte_ < sizeof *object; byte_++) CHECK_INT(((unsigned char *)object)[byte_], 0); \
+  } while (0)
+
+static void structs_of_failed_calls(void) {
+  world_open(&w);
+  adcg_exec_options odd = ADCG_EXEC_OPTIONS_INIT;
+  odd.struct_size = 1;
+  EMPTIED(adcg_device_info, adcg_engine_get_device_info(NULL, object), ADCG_ERR_ARGUMENT, "engine");
+  EMPTIED(adcg_op_info, adcg_engine_get_op_info(NULL, 0, object), ADCG_ERR_ARGUMENT, "engine");
+  EMPTIED(adcg_op_info, adcg_engine_get_op_info(w.engine, INT32_MAX, object), ADCG_ERR_NOT_FOUND, "2147483647");
+  EMPTIED(adcg_value_info, adcg_graph_get_value_info(NULL, 0, object), ADCG_ERR_ARGUMENT, "graph");
+  EMPTIED(adcg_value_info, adcg_graph_get_value_info(w.graph, -1, object), ADCG_ERR_NOT_FOUND, "-1");
+  EMPTIED(adcg_forecast, adcg_graph_forecast(w.graph, &odd, object), ADCG_ERR_ARGUMENT, "options");
+  EMPTIED(adcg_bucket_info, adcg_exec_get_bucket(NULL, 0, object), ADCG_ERR_ARGUMENT, "exec");
+  EMPTIED(adcg_bucket_info, adcg_exec_get_bucket(w.exec, INT32_MAX, object), ADCG_ERR_NOT_FOUND, "2147483647");
+  EMPTIED(adcg_stats, adcg_exec_get_stats(NULL, object), ADCG_ERR_ARGUMENT, "exec");
+  EMPTIED(adcg_step, adcg_exec_replay(NULL, &w.batch, w.inputs, 2, w.outputs, 2, NULL, object), ADCG_ERR_ARGUMENT, "exec");
+  EMPTIED(adcg_step, adcg_exec_replay(w.exec, &w.batch, w.inputs, 1, w.outputs, 2, NULL, object), ADCG_ERR_ARGUMENT, "num_inputs");
+  STILL_GOOD();
+}
+
 /* ---- Handles --------------------------------------------------------------------------------------------------- */
 
 /* Every function that takes an exec, with a pointer that is none. */
@@ -351,6 +380,7 @@ static const harness_case cases[] = {
     {"struct_size_engine", struct_size_engine},
     {"struct_size_graph", struct_size_graph},
     {"struct_size_exec", struct_size_exec},
+    {"structs_of_failed_calls", structs_of_failed_calls},
     {"foreign_handles", foreign_handles},
     {"other_kinds_of_handles", other_kinds_of_handles},
     {"destroyed_handles", destroyed_handles},

@@ -234,6 +234,50 @@ static void ladders_that_do_not_rise(void) {
   FAILS(adcg_ladder_cost(small, SMALL, large, 1, NULL, NULL, &totals), ADCG_ERR_ARGUMENT, "buckets[0]: 2147483648");
 }
 
+/* What a caller finds in its totals and buckets when a cost is refused: zeros, and what was there. */
+static void refused_costs(void) {
+  const int64_t rising[] = {1, 4}, falling[] = {4, 1};
+  adcg_ladder_budget odd = ADCG_LADDER_BUDGET_INIT, dear = ADCG_LADDER_BUDGET_INIT, negative = ADCG_LADDER_BUDGET_INIT;
+  odd.struct_size = 3, dear.ns_per_bucket = INT64_MAX, negative.bytes_per_token = -1;
+  const struct {
+    const adcg_step_count *histogram;
+    int32_t num_sizes;
+    const int64_t *buckets;
+    int32_t num_buckets;
+    const adcg_ladder_budget *budget;
+    const char *what;
+  } table[] = {{NULL, SMALL, rising, 2, NULL, "histogram"},   {small, -1, rising, 2, NULL, "num_sizes"},
+               {small, 0, rising, 2, NULL, "histogram"},      {small, SMALL, NULL, 2, NULL, "buckets"},
+               {small, SMALL, rising, -1, NULL, "buckets"},   {small, SMALL, falling, 2, NULL, "buckets[1]"},
+               {small, SMALL, rising, 2, &odd, "budget"},     {small, SMALL, rising, 2, &negative, "bytes_per_token"},
+               {small, SMALL, rising, 2, &dear, "buckets[1]"}};
+  for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+    adcg_ladder_bucket buckets[2];
+    struct { /* a caller with a newer header: what is behind is not written */
+      adcg_ladder_totals totals;
+      int64_t unknown;
+    } newer = {ADCG_LADDER_TOTALS_INIT, 77};
+    adcg_ladder_totals *totals = &newer.totals;
+    totals->struct_size = sizeof newer;
+    TRY(adcg_ladder_cost(small, SMALL, rising, 2, NULL, buckets, totals)); /* of an earlier call: {1, 4} leaves out a step of 8 */
+    CHECK_INT(totals->eager_steps, 1);
+    CHECK_INT(buckets[1].tokens, 4);
+    FAILS(
+        adcg_ladder_cost(table[i].histogram, table[i].num_sizes, table[i].buckets, table[i].num_buckets, table[i].budget, buckets, totals),
+        ADCG_ERR_ARGUMENT, table[i].what);
+    CHECK_INT(totals->struct_size, sizeof newer);
+    CHECK_INT(totals->steps, 0);
+    CHECK_INT(totals->real_tokens, 0);
+    CHECK_INT(totals->padded_tokens, 0);
+    CHECK_INT(totals->eager_steps, 0);
+    CHECK_INT(totals->eager_tokens, 0);
+    CHECK_INT(totals->bytes, 0);
+    CHECK_INT(totals->ns, 0);
+    CHECK_INT(newer.unknown, 77);
+    CHECK_INT(buckets[1].tokens, 4);
+  }
+}
+
 static void unknown_names(void) {
   int64_t buckets[4];
   int32_t count = 9;
@@ -258,6 +302,7 @@ static const harness_case cases[] = {
     {"histograms_out_of_range", histograms_out_of_range},
     {"budgets_out_of_range", budgets_out_of_range},
     {"ladders_that_do_not_rise", ladders_that_do_not_rise},
+    {"refused_costs", refused_costs},
     {"unknown_names", unknown_names},
 };
 HARNESS_MAIN(cases)
