@@ -52,7 +52,7 @@ class Weight:
 
 
 def stacked_rows(name: str, experts: int, projections: Sequence[str], rows: int, columns: int) -> Weight:
-    """[experts, len(projections) * rows, columns] of tensors ``<name>.<expert>.<projection>.weight`` [rows, columns]."""
+    """[experts, len(projections) * rows, columns] of ``<name>.<expert>.<projection>.weight`` [rows, columns]."""
     parts = [
         Part(f"{name}.{e}.{projection}.weight", (rows, columns), (e, slice(i * rows, (i + 1) * rows)))
         for e in range(experts)
@@ -88,7 +88,7 @@ class Files:
                 tensors = stack.enter_context(safe_open(folder / file, "np"))
             except (OSError, ValueError) as error:
                 raise ConfigError(f"{folder / file}: {error}") from error
-            self.files |= {name: (folder / file, tensors) for name in tensors.keys()}  # noqa: SIM118  no dict
+            self.files |= dict.fromkeys(tensors.keys(), (folder / file, tensors))
         for name, file in listed.items():
             if name not in self.files:
                 raise ConfigError(f"{folder / file}: no tensor {name}")
@@ -126,8 +126,8 @@ def load(
     ignored: Iterable[str] = (),
     note: Callable[[str], object] = note,
 ) -> dict[str, Array]:
-    """The tensors that a graph needs, by name. Raises ConfigError for one that is missing, of another shape or type, and
-    for one that the checkpoint has and the graph does not use: it would belong to something that is not computed.
+    """The tensors that a graph needs, by name. Raises ConfigError for one that is missing or of another shape or type,
+    and for one that the checkpoint has and the graph does not use: it would belong to something that is not computed.
 
     Args:
         ignored: patterns of names that are not needed though they are there.
@@ -158,7 +158,8 @@ def load(
                 note(f"{len(matching)} tensors are not needed: {matching[0]}{', ...' * (len(matching) > 1)}")
             left = [name for name in left if name not in set(matching)]
         if left:
-            raise ConfigError(f"{files.files[left[0]][0]}: {left[0]}: no option of config.json that is read here needs it")
+            path, _ = files.files[left[0]]
+            raise ConfigError(f"{path}: {left[0]}: not needed by any option that config.json sets")
     if copied:
         note(f"experts are stored one by one: stacked, a copy of {copied / 2**20:.1f} MiB")
     if files.casts:

@@ -23,15 +23,15 @@ class ConfigError(ValueError):
 
 
 # What a config says of files, training, tokens and generation, and what changes no logit of a forward pass.
-INERT = frozenset(
-    """
-    _attn_implementation _commit_hash _name_or_path architectures attention_dropout auto_map bos_token_id
-    chunk_size_feed_forward classifier_dropout decoder_start_token_id embd_pdrop finetuning_task hidden_dropout id2label
-    initializer_range is_encoder_decoder label2id language_model_only model_type output_attentions output_hidden_states
-    output_router_logits pad_token_id problem_type resid_pdrop return_dict router_aux_loss_coef sep_token_id
-    task_specific_params tokenizer_class torchscript transformers.js_config transformers_version use_cache
-    """.split()
-)
+INERT = frozenset((
+    "_attn_implementation", "_commit_hash", "_name_or_path", "architectures", "attention_dropout", "auto_map",
+    "bos_token_id", "chunk_size_feed_forward", "classifier_dropout", "decoder_start_token_id", "embd_pdrop",
+    "finetuning_task", "hidden_dropout", "id2label", "initializer_range", "is_encoder_decoder", "label2id",
+    "language_model_only", "model_type", "output_attentions", "output_hidden_states", "output_router_logits",
+    "pad_token_id", "problem_type", "resid_pdrop", "return_dict", "router_aux_loss_coef", "sep_token_id",
+    "task_specific_params", "tokenizer_class", "torchscript", "transformers.js_config", "transformers_version",
+    "use_cache",
+))
 
 
 class Options:

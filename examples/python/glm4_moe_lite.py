@@ -182,9 +182,8 @@ class Glm4MoeLiteConfig(Config):
         ckv, kpe = g.split(net.linear(x, f"{name}.kv_a_proj_with_mqa"), [self.kv_lora_rank, pe])
         ckv = net.norm(ckv, f"{name}.kv_a_layernorm", eps=_LATENT_EPS)
         layout = "interleaved" if self.rope_interleave else "neox"
-        q_pe, kpe = (
-            g.rope(part, net.positions, layout=layout, **self.rope.attributes(pe)) for part in (q_pe, net.heads(kpe, 1, pe))
-        )
+        turned = {"layout": layout, **self.rope.attributes(pe)}
+        q_pe, kpe = (g.rope(part, net.positions, **turned) for part in (q_pe, net.heads(kpe, 1, pe)))
         cache = net.state(f"latent_cache.{i}", net.cache_dtype, net.max_len, self.kv_lora_rank + pe)
         expand = net.weights[f"{name}.kv_b_proj.weight"]
         scale = self.rope.attention_scale((nope + pe) ** -0.5)

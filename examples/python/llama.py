@@ -110,9 +110,7 @@ class LlamaConfig(Config):
 
     def _attention(self, net: Network, i: int, x: adcg.Value) -> adcg.Value:
         name = f"model.layers.{i}.self_attn"
-        q, k, v = (
-            net.heads(net.linear(x, f"{name}.{part}_proj"), count, self.head_dim)
-            for part, count in (("q", self.num_attention_heads), ("k", self.num_key_value_heads), ("v", self.num_key_value_heads))
-        )
+        counts = {"q": self.num_attention_heads, "k": self.num_key_value_heads, "v": self.num_key_value_heads}
+        q, k, v = (net.heads(net.linear(x, f"{name}.{p}_proj"), n, self.head_dim) for p, n in counts.items())
         q, k = (net.g.rope(part, net.positions, **self.rope.attributes(self.head_dim)) for part in (q, k))
         return net.linear(net.attention(i, q, k, v), f"{name}.o_proj")

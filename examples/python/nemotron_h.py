@@ -8,6 +8,7 @@ inputs of its convolution, and ``ssm.<layer>`` [slots, heads, head dim, state si
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,7 +100,7 @@ class NemotronHConfig(Config):
             moe_intermediate_size=options.whole("moe_intermediate_size", 7688),
             moe_shared_expert_intermediate_size=options.whole("moe_shared_expert_intermediate_size", 7688),
             moe_latent_size=0 if latent is None else options.whole("moe_latent_size"),
-            n_group=options.whole("n_group"  , 1),
+            n_group=options.whole("n_group", 1),
             topk_group=options.whole("topk_group", 1),
             norm_topk_prob=options.flag("norm_topk_prob", True),
             routed_scaling_factor=options.number("routed_scaling_factor", 1.0),
@@ -137,19 +138,20 @@ class NemotronHConfig(Config):
         options.only("residual_in_fp32", False)
         # transformers has one shared MLP, of its own width, whatever the count; none at all is another model.
         options.whole("n_shared_experts", 1)
-        # It clamps a step of the scan to [time_step_min, inf), and reads no other limit: so only those that say the same.
+        # It clamps a step of the scan to [time_step_min, inf), and reads no other limit: only those that say the same.
         limits = options.take("time_step_limit", [0.0, math.inf])
         limits = [float(x["__float__"]) if isinstance(x, dict) else float(x) for x in limits]
         if len(limits) != 2 or limits[0] > self.time_step_min or limits[1] != math.inf:
             raise options.refused("time_step_limit", limits, f" is not supported beside {self.time_step_min:g} to inf")
-        options.also(
-            # Initial values; hints to kernels; `expand`, as heads and head dim give the width; and attention_bias, as
-            # this attention has none: a checkpoint with one fails at load, by its tensor's name.
-            "time_step_max time_step_floor mamba_dt_max mamba_dt_init_floor rescale_prenorm_residual use_mamba_kernels "
-            "moe_shared_expert_overlap num_logits_to_keep expand mamba_expand attention_bias "
+        options.also((
+            # Initial values, hints to kernels, and `expand`: heads and head dim give the width.
+            *("time_step_max", "time_step_floor", "mamba_dt_max", "mamba_dt_init_floor", "rescale_prenorm_residual"),
+            *("use_mamba_kernels", "moe_shared_expert_overlap", "num_logits_to_keep", "expand", "mamba_expand"),
+            # This attention has no bias: a checkpoint with one fails at load, by its tensor's name.
+            "attention_bias",
             # The layers that predict further tokens are not run.
-            "num_nextn_predict_layers mtp_layers_block_type mtp_hybrid_override_pattern".split()
-        )
+            *("num_nextn_predict_layers", "mtp_layers_block_type", "mtp_hybrid_override_pattern"),
+        ))
         for name, many, one in (
             ("num_key_value_heads", self.num_attention_heads, self.num_key_value_heads),
             ("n_groups", self.mamba_num_heads, self.n_groups),
@@ -173,7 +175,7 @@ class NemotronHConfig(Config):
     # ---- Weights ----
 
     def layer_weights(self) -> dict[str, Weight]:
-        mixers = {
+        mixers: dict[str, Callable[[str], dict[str, Weight]]] = {
             "linear_attention": self._mamba_weights,
             "full_attention": self._attention_weights,
             "moe": self._moe_weights,
@@ -281,4 +283,5 @@ class NemotronHConfig(Config):
         routed = g.moe(latent, weights, indices, *experts, activation=self.activation, gated=False)
         if self.moe_latent_size:
             routed = net.linear(routed, f"{name}.fc2_latent_proj")
-        return g.add(routed, self._mlp(net, x, f"{name}.shared_experts"))
+        value: adcg.Value = g.add(routed, self._mlp(net, x, f"{name}.shared_experts"))
+        return value

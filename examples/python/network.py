@@ -264,9 +264,8 @@ def build(
         raise ValueError(f"logits: {logits!r}; there are all, last")
     if trace and logits != "all":
         raise ValueError("trace: needs logits='all'")
-    net = Network(
-        engine, config, max_tokens, max_seqs, max_len, slots or max_seqs, dtype, cache_dtype or dtype, weight_dtypes, trace
-    )
+    sizes = (max_tokens, max_seqs, max_len, slots or max_seqs)
+    net = Network(engine, config, *sizes, dtype, cache_dtype or dtype, weight_dtypes, trace)
     g = net.g
     table = net.weights[f"{config.embedding}.weight"]
     h: adcg.Value = g.embedding(g.input("ids", "int32", [g.tokens]), table, dtype=dtype)

@@ -45,7 +45,8 @@ class Qwen35MoeConfig(Config):
             text = outer.group("text_config")
             if text is None:
                 raise ConfigError("'text_config' is missing")
-            outer.also("vision_config image_token_id video_token_id vision_start_token_id vision_end_token_id".split())
+            outer.also(("vision_config", "image_token_id", "video_token_id"))
+            outer.also(("vision_start_token_id", "vision_end_token_id"))
             options = text
             # Whether the head is tied is the outer model's to say, and the precision where the inner one does not.
             options.put("tie_word_embeddings", outer.flag("tie_word_embeddings"))
@@ -227,7 +228,8 @@ class Qwen35MoeConfig(Config):
         qkv, z, b, a = (net.linear(x, f"{name}.in_proj_{part}") for part in ("qkv", "z", "b", "a"))
         qkv = g.causal_conv1d(qkv, w[f"{name}.conv1d.weight"], conv, *net.sequences, activation="silu")
         q, k, v = g.split(qkv, [keys, keys, values])
-        q, k, v = net.heads(q, key_heads, key_dim), net.heads(k, key_heads, key_dim), net.heads(v, value_heads, value_dim)
+        q, k = (net.heads(part, key_heads, key_dim) for part in (q, k))
+        v = net.heads(v, value_heads, value_dim)
         decay, beta = g.gdn_gating(a, b, w[f"{name}.A_log"], w[f"{name}.dt_bias"])
         out = g.gated_delta_rule(q, k, v, decay, beta, delta, *net.sequences, l2norm=True)
         z = net.heads(z, value_heads, value_dim)
@@ -242,4 +244,6 @@ class Qwen35MoeConfig(Config):
         net.trace(f"router_indices.{i}", indices)
         routed = g.moe(x, weights, indices, w[f"{name}.experts.gate_up_proj"], w[f"{name}.experts.down_proj"])
         shared = net.gated_mlp(x, f"{name}.shared_expert")
-        return g.add(routed, g.sigmoid_mul(shared, net.linear(x, f"{name}.shared_expert_gate")))
+        gate = net.linear(x, f"{name}.shared_expert_gate")
+        value: adcg.Value = g.add(routed, g.sigmoid_mul(shared, gate))
+        return value
