@@ -21,6 +21,7 @@ _LATENT_EPS = 1e-6  # of the norms of the latents, whatever rms_norm_eps says
 
 @dataclass(frozen=True, kw_only=True)
 class Glm4MoeLiteConfig(Config):
+    family = "GLM-4 MoE Lite"
     decodes_in_other_bits = True
 
     mlp_layer_types: tuple[str, ...]

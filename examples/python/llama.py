@@ -34,6 +34,8 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class LlamaConfig(Config):
+    family = "Llama"
+
     intermediate_size: int
     num_attention_heads: int
     num_key_value_heads: int

@@ -35,6 +35,7 @@ _ALIASES = {
 
 @dataclass(frozen=True, kw_only=True)
 class NemotronHConfig(Config):
+    family = "Nemotron-H"
     embedding = "backbone.embeddings"
     final_norm = "backbone.norm_f"
 

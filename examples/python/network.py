@@ -24,6 +24,7 @@ C = TypeVar("C", bound="Config")
 class Config(ABC):
     """What config.json says, in its words, of what every family has."""
 
+    family: ClassVar[str]
     # In the checkpoint: the embedding, the final norm, and the head of an untied model.
     embedding: ClassVar[str] = "model.embed_tokens"
     final_norm: ClassVar[str] = "model.norm"

@@ -20,6 +20,8 @@ from network import Config, Network, common_options, linears
 
 @dataclass(frozen=True, kw_only=True)
 class Qwen35MoeConfig(Config):
+    family = "Qwen3.5-MoE"
+
     prefix: str  # of the language model's tensors
     layer_types: tuple[str, ...]
     num_attention_heads: int
