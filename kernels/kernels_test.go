@@ -1,7 +1,9 @@
 package kernels_test
 
 import (
+	"math"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -63,6 +65,38 @@ func attention(change ...func(in []piecewise.Type)) []piecewise.Type {
 	return in
 }
 
+// changed is a list of inputs with one of them put in.
+func changed(in []piecewise.Type, i int, to piecewise.Type) []piecewise.Type {
+	in = slices.Clone(in)
+	in[i] = to
+	return in
+}
+
+var sequences = []piecewise.Type{typ(i32, "S+1"), typ(i32, "S"), typ(i32, "S")}
+
+func convInputs() []piecewise.Type {
+	return append(append([]piecewise.Type{typ(bf16, "T", 10), typ(f32, 10, 4), typ(f32, 3, 10, 3)}, sequences...), typ(bf16, 10))
+}
+
+func ssmInputs() []piecewise.Type {
+	in := []piecewise.Type{typ(bf16, "T", 6, 8), typ(f32, "T", 6), typ(f32, 6), typ(bf16, "T", 2, 16), typ(bf16, "T", 2, 16), typ(bf16, 6), typ(f32, 6), typ(f32, 3, 6, 8, 16)}
+	return append(append(in, sequences...), typ(i32, "T"), typ(i32, "T"), typ(i32, "T"))
+}
+
+func deltaInputs(gates ...piecewise.Type) []piecewise.Type {
+	in := append([]piecewise.Type{typ(bf16, "T", 2, 8), typ(bf16, "T", 2, 8), typ(bf16, "T", 6, 12)}, gates...)
+	return append(append(in, typ(f32, 3, 6, 8, 12)), sequences...)
+}
+
+// mixture gives the inputs of moe: 6 experts, 2 a row.
+func mixture(change ...func(in []piecewise.Type)) []piecewise.Type {
+	in := []piecewise.Type{typ(bf16, "T", 16), typ(f32, "T", 2), typ(i32, "T", 2), typ(bf16, 6, 20, 16), typ(f32, 6, 16, 10)}
+	for _, c := range change {
+		c(in)
+	}
+	return in
+}
+
 func TestInference(t *testing.T) {
 	type attrs = map[string]piecewise.Attr
 	for _, c := range []struct {
@@ -92,6 +126,20 @@ func TestInference(t *testing.T) {
 		{"adcg.concat", nil, []piecewise.Type{typ(f32, "T", 3), typ(f32, "T", 4), typ(f32, "T", 1)}, []piecewise.Type{typ(f32, "T", 8)}},
 		{"adcg.concat", attrs{"axis": {Int: 1}}, []piecewise.Type{typ(i32, "S", 3, 2), typ(i32, "S", 4, 2)}, []piecewise.Type{typ(i32, "S", 7, 2)}},
 		{"adcg.concat", attrs{"axis": {Int: 0}}, []piecewise.Type{typ(i32, 1), typ(i32, "S")}, []piecewise.Type{typ(i32, "S+1")}},
+		{"adcg.causal_conv1d", attrs{"activation": {String: "silu"}}, convInputs(), []piecewise.Type{typ(bf16, "T", 10)}},
+		{"adcg.causal_conv1d", nil, changed(convInputs(), 2, typ(bf16, 3, 10, 3))[:6], []piecewise.Type{typ(bf16, "T", 10)}},
+		{"adcg.ssm", attrs{"dt_min": {Float: 0.1}, "dt_max": {Float: 0.7}}, ssmInputs(), []piecewise.Type{typ(bf16, "T", 6, 8)}},
+		{"adcg.ssm", nil, ssmInputs()[:11], []piecewise.Type{typ(bf16, "T", 6, 8)}},
+		{"adcg.ssm_metadata", attrs{"chunk": {Int: 256}}, sequences[:1], []piecewise.Type{typ(i32, "T"), typ(i32, "T"), typ(i32, "T")}},
+		{"adcg.delta_rule", nil, deltaInputs(typ(f32, "T", 6)), []piecewise.Type{typ(bf16, "T", 6, 12)}},
+		{"adcg.gated_delta_rule", nil, deltaInputs(typ(f32, "T", 6), typ(bf16, "T", 6)), []piecewise.Type{typ(bf16, "T", 6, 12)}},
+		{"adcg.gdn_gating", nil, []piecewise.Type{typ(bf16, "T", 6), typ(bf16, "T", 6), typ(f32, 6), typ(bf16, 6)}, []piecewise.Type{typ(f32, "T", 6), typ(f32, "T", 6)}},
+		{"adcg.moe_router", attrs{"top_k": {Int: 8}}, []piecewise.Type{typ(bf16, "T", 64)}, []piecewise.Type{typ(f32, "T", 8), typ(i32, "T", 8)}},
+		{"adcg.moe_router", attrs{"scoring": {String: "sigmoid"}, "top_k": {Int: 6}, "n_group": {Int: 4}, "topk_group": {Int: 2}},
+			[]piecewise.Type{typ(f32, "S", 12), typ(f32, 12)}, []piecewise.Type{typ(f32, "S", 6), typ(i32, "S", 6)}},
+		{"adcg.moe_router", attrs{"top_k": {Int: 1}}, []piecewise.Type{typ(f32, "T", 1)}, []piecewise.Type{typ(f32, "T", 1), typ(i32, "T", 1)}},
+		{"adcg.moe", nil, mixture(), []piecewise.Type{typ(bf16, "T", 16)}},
+		{"adcg.moe", attrs{"gated": {Int: 0}, "activation": {String: "relu2"}}, mixture(func(in []piecewise.Type) { in[3] = typ(f32, 6, 10, 16) }), []piecewise.Type{typ(bf16, "T", 16)}},
 	} {
 		got, err := infer(c.op, c.attrs, c.inputs...)
 		require.NoError(t, err, c.op)
@@ -109,6 +157,13 @@ func TestInferenceErrors(t *testing.T) {
 		return attention(func(in []piecewise.Type) { in[i] = to })
 	}
 	rope := []piecewise.Type{typ(f32, "T", 3, 16), typ(i32, "T")}
+	logits := []piecewise.Type{typ(f32, "T", 12)}
+	grouped := func(k, groups, top int64) attrs {
+		return attrs{"scoring": {String: "sigmoid"}, "top_k": {Int: k}, "n_group": {Int: groups}, "topk_group": {Int: top}}
+	}
+	mix := func(i int, to piecewise.Type) []piecewise.Type {
+		return mixture(func(in []piecewise.Type) { in[i] = to })
+	}
 	for _, c := range []struct {
 		op     string
 		attrs  attrs
@@ -161,7 +216,67 @@ func TestInferenceErrors(t *testing.T) {
 		{"adcg.concat", nil, []piecewise.Type{typ(f32, "T", 4), typ(f32, "S", 4)}, piecewise.ErrShape, "inputs[1]"},
 		{"adcg.concat", nil, []piecewise.Type{typ(f32, "T", 4), typ(bf16, "T", 4)}, piecewise.ErrDType, "inputs[1]"},
 		{"adcg.concat", attrs{"axis": {Int: 0}}, []piecewise.Type{typ(f32, "T", 4), typ(f32, "T", 4)}, piecewise.ErrShape, "inputs[0]"},
+		{"adcg.causal_conv1d", attrs{"activation": {String: "gelu"}}, convInputs(), piecewise.ErrAttribute, "activation"},
+		{"adcg.causal_conv1d", nil, changed(convInputs(), 0, typ(bf16, "S", 10)), piecewise.ErrShape, "x"},
+		{"adcg.causal_conv1d", nil, changed(convInputs(), 1, typ(f32, 9, 4)), piecewise.ErrShape, "weight"},
+		{"adcg.causal_conv1d", nil, changed(convInputs(), 1, typ(f32, 10, 1)), piecewise.ErrShape, "dim 1 must be 2 at least"},
+		{"adcg.causal_conv1d", nil, changed(convInputs(), 2, typ(f32, 3, 10, 4)), piecewise.ErrShape, "state"},
+		{"adcg.causal_conv1d", nil, changed(convInputs(), 2, typ(i32, 3, 10, 3)), piecewise.ErrDType, "state"},
+		{"adcg.causal_conv1d", nil, changed(convInputs(), 5, typ(i32, "T")), piecewise.ErrShape, "slot_idx"},
+		{"adcg.causal_conv1d", nil, changed(convInputs(), 6, typ(f32, 11)), piecewise.ErrShape, "bias"},
+		{"adcg.ssm", attrs{"dt_min": {Float: 0.5}, "dt_max": {Float: 0.1}}, ssmInputs(), piecewise.ErrAttribute, "dt_max"},
+		{"adcg.ssm", attrs{"dt_min": {Float: -1}}, ssmInputs(), piecewise.ErrAttribute, "dt_min"},
+		{"adcg.ssm", nil, changed(ssmInputs(), 1, typ(f32, "T", 5)), piecewise.ErrShape, "dt"},
+		{"adcg.ssm", nil, changed(ssmInputs(), 2, typ(f32, 5)), piecewise.ErrShape, "A"},
+		{"adcg.ssm", nil, changed(ssmInputs(), 3, typ(f32, "T", 2, 16)), piecewise.ErrDType, "B"},
+		{"adcg.ssm", nil, changed(ssmInputs(), 4, typ(bf16, "T", 2, 15)), piecewise.ErrShape, "C"},
+		{"adcg.ssm", nil, changed(changed(ssmInputs(), 3, typ(bf16, "T", 4, 16)), 4, typ(bf16, "T", 4, 16)), piecewise.ErrShape, "multiple"},
+		{"adcg.ssm", nil, changed(ssmInputs(), 7, typ(bf16, 3, 6, 8, 16)), piecewise.ErrDType, "state"},
+		{"adcg.ssm", nil, changed(ssmInputs(), 7, typ(f32, 3, 6, 16, 8)), piecewise.ErrShape, "state"},
+		{"adcg.ssm", nil, ssmInputs()[:13], piecewise.ErrShape, "all three"},
+		{"adcg.ssm", nil, changed(ssmInputs(), 12, typ(i32, "S")), piecewise.ErrShape, "chunk_offsets"},
+		{"adcg.ssm_metadata", attrs{"chunk": {Int: 0}}, sequences[:1], piecewise.ErrAttribute, "chunk"},
+		{"adcg.ssm_metadata", attrs{"chunk": {Int: 8}}, sequences[1:2], piecewise.ErrShape, "cu_seqlens"},
+		{"adcg.delta_rule", attrs{"scale": {Float: -1}}, deltaInputs(typ(f32, "T", 6)), piecewise.ErrAttribute, "scale"},
+		{"adcg.delta_rule", nil, changed(deltaInputs(typ(f32, "T", 6)), 1, typ(bf16, "T", 2, 9)), piecewise.ErrShape, "k"},
+		{"adcg.delta_rule", nil, changed(deltaInputs(typ(f32, "T", 6)), 2, typ(bf16, "T", 5, 12)), piecewise.ErrShape, "multiple"},
+		{"adcg.delta_rule", nil, deltaInputs(typ(f32, "T", 2)), piecewise.ErrShape, "beta"},
+		{"adcg.gated_delta_rule", nil, deltaInputs(typ(i32, "T", 6), typ(bf16, "T", 6)), piecewise.ErrDType, "g"},
+		{"adcg.gated_delta_rule", nil, changed(deltaInputs(typ(f32, "T", 6), typ(bf16, "T", 6)), 5, typ(f32, 3, 6, 12, 8)), piecewise.ErrShape, "state"},
+		{"adcg.gated_delta_rule", nil, changed(deltaInputs(typ(f32, "T", 6), typ(bf16, "T", 6)), 7, typ(i32, "S+1")), piecewise.ErrShape, "input_pos"},
+		{"adcg.gdn_gating", nil, []piecewise.Type{typ(bf16, "T", 6), typ(f32, "T", 6), typ(f32, 6), typ(f32, 6)}, piecewise.ErrDType, "b"},
+		{"adcg.gdn_gating", nil, []piecewise.Type{typ(bf16, "T", 6), typ(bf16, "T", 6), typ(f32, 5), typ(f32, 6)}, piecewise.ErrShape, "A_log"},
 		{"adcg.concat", attrs{"axis": {Int: 5}}, []piecewise.Type{typ(f32, "T", 4), typ(f32, "T", 4)}, piecewise.ErrAttribute, "axis"},
+		{"adcg.moe_router", attrs{"top_k": {Int: 2}}, []piecewise.Type{typ(i32, "T", 12)}, piecewise.ErrDType, "logits"},
+		{"adcg.moe_router", attrs{"top_k": {Int: 2}}, []piecewise.Type{typ(f32, "T", 3, 4)}, piecewise.ErrShape, "logits"},
+		{"adcg.moe_router", attrs{"top_k": {Int: 2}}, []piecewise.Type{typ(f32, "T", 12), typ(f32, 11)}, piecewise.ErrShape, "correction_bias"},
+		{"adcg.moe_router", attrs{"top_k": {Int: 2}}, []piecewise.Type{typ(f32, "T", 12), typ(i32, 12)}, piecewise.ErrDType, "correction_bias"},
+		{"adcg.moe_router", attrs{"top_k": {Int: 0}}, logits, piecewise.ErrAttribute, "`top_k`: 0, must be 1 to 12"},
+		{"adcg.moe_router", attrs{"top_k": {Int: 13}}, logits, piecewise.ErrAttribute, "top_k"},
+		{"adcg.moe_router", grouped(7, 4, 2), logits, piecewise.ErrAttribute, "`top_k`: 7, must be 1 to 6"},
+		{"adcg.moe_router", grouped(2, 5, 2), logits, piecewise.ErrAttribute, "`n_group`: 5, must divide the 12"},
+		{"adcg.moe_router", grouped(2, 0, 1), logits, piecewise.ErrAttribute, "n_group"},
+		{"adcg.moe_router", grouped(2, -4, 1), logits, piecewise.ErrAttribute, "n_group"},
+		{"adcg.moe_router", grouped(2, 12, 2), logits, piecewise.ErrAttribute, "`n_group`: 12 of 12 experts"},
+		{"adcg.moe_router", grouped(2, 4, 0), logits, piecewise.ErrAttribute, "topk_group"},
+		{"adcg.moe_router", grouped(2, 4, 5), logits, piecewise.ErrAttribute, "topk_group"},
+		{"adcg.moe_router", attrs{"top_k": {Int: 2}, "n_group": {Int: 4}, "topk_group": {Int: 2}}, logits, piecewise.ErrAttribute, "sigmoid scoring alone"},
+		{"adcg.moe_router", attrs{"top_k": {Int: 2}, "scoring": {String: "relu"}}, logits, piecewise.ErrAttribute, "scoring"},
+		{"adcg.moe_router", attrs{"top_k": {Int: 2}, "routed_scaling_factor": {Float: math.Inf(1)}}, logits, piecewise.ErrAttribute, "routed_scaling_factor"},
+		{"adcg.moe", attrs{"activation": {String: "gelu"}}, mixture(), piecewise.ErrAttribute, "activation"},
+		{"adcg.moe", attrs{"gated": {Int: 0}}, mixture(), piecewise.ErrShape, "up"},
+		{"adcg.moe", nil, mix(0, typ(f32, "T", 4, 4)), piecewise.ErrShape, "x"},
+		{"adcg.moe", nil, mix(0, typ(i32, "T", 16)), piecewise.ErrDType, "x"},
+		{"adcg.moe", nil, mix(1, typ(bf16, "T", 2)), piecewise.ErrDType, "weights"},
+		{"adcg.moe", nil, mix(1, typ(f32, "S", 2)), piecewise.ErrShape, "weights"},
+		{"adcg.moe", nil, mix(2, typ(f32, "T", 2)), piecewise.ErrDType, "indices"},
+		{"adcg.moe", nil, mix(2, typ(i32, "T", 3)), piecewise.ErrShape, "indices"},
+		{"adcg.moe", nil, mix(3, typ(bf16, 6, 21, 16)), piecewise.ErrShape, "up"},
+		{"adcg.moe", nil, mix(3, typ(bf16, 6, 20, 15)), piecewise.ErrShape, "up"},
+		{"adcg.moe", nil, mix(3, typ(bf16, "T", 20, 16)), piecewise.ErrShape, "up"},
+		{"adcg.moe", nil, mix(4, typ(f32, 5, 16, 10)), piecewise.ErrShape, "down"},
+		{"adcg.moe", nil, mix(4, typ(f32, 6, 15, 10)), piecewise.ErrShape, "down"},
+		{"adcg.moe", nil, mix(4, typ(i32, 6, 16, 10)), piecewise.ErrDType, "down"},
 	} {
 		_, err := infer(c.op, c.attrs, c.inputs...)
 		var e *piecewise.Error

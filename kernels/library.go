@@ -9,6 +9,7 @@ func Library() []piecewise.OpSchema {
 	return []piecewise.OpSchema{
 		embedding(), linear(), rmsNorm(), add(), siluMul(), rope(), attention(), attentionMetadata(), gatherTokens(), argmax(), reshape(),
 		slice(), concat(),
+		causalConv1d(), ssm(), ssmMetadata(), deltaRule(), gatedDeltaRule(), gdnGating(), moeRouter(), moe(),
 	}
 }
 
@@ -18,6 +19,14 @@ func floatAttr(name string, value float64, doc string) piecewise.AttrSpec {
 
 func intAttr(name string, value int64, doc string) piecewise.AttrSpec {
 	return piecewise.AttrSpec{Default: piecewise.Attr{Name: name, Type: piecewise.AttrInt, Int: value}, Doc: doc}
+}
+
+func boolAttr(name string, value bool, doc string) piecewise.AttrSpec {
+	a := piecewise.Attr{Name: name, Type: piecewise.AttrBool}
+	if value {
+		a.Int = 1
+	}
+	return piecewise.AttrSpec{Default: a, Doc: doc}
 }
 
 func stringAttr(name, value, doc string) piecewise.AttrSpec {

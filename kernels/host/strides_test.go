@@ -87,20 +87,21 @@ type stridedCase struct {
 	inputs []*array
 	output *array
 	batch  host.Batch
+	more   []*array // further outputs, always compact
 }
 
-// run gives the bytes of the output and of all inputs afterwards. Pads are per tensor, the output last; nil: compact.
+// run gives the bytes of the outputs and of all inputs afterwards. Pads are per tensor, the first output last; nil: compact.
 // inPlace >= 0 gives the output the memory of that input.
 func (c *stridedCase) run(t *testing.T, pool uintptr, pads [][]int64, inPlace int, what string) [][]byte {
 	t.Helper()
 	var tensors []*placed
-	for i, a := range append(slices.Clone(c.inputs), c.output) {
+	for i, a := range append(append(slices.Clone(c.inputs), c.output), c.more...) {
 		if i == len(c.inputs) && inPlace >= 0 {
 			break
 		}
-		pad := pads[i]
-		if pad == nil {
-			pad = make([]int64, len(a.dims))
+		pad := make([]int64, len(a.dims))
+		if i < len(pads) && pads[i] != nil {
+			pad = pads[i]
 		}
 		tensors = append(tensors, place(a.dtype, a.dims, pad, a.bytes()))
 	}
@@ -113,6 +114,11 @@ func (c *stridedCase) run(t *testing.T, pool uintptr, pads [][]int64, inPlace in
 	} else {
 		in, out = in[:len(c.inputs)], in[len(c.inputs):]
 	}
+	out = slices.Clone(out)
+	for _, a := range moreOutputs[c.op] {
+		p := place(a.dtype, a.dims, make([]int64, len(a.dims)), a.bytes())
+		tensors, out = append(tensors, p), append(out, p.Tensor)
+	}
 	require.NoError(t, host.Launch(c.op, pool, c.attrs, in, out, c.batch), what)
 	var results [][]byte
 	for _, p := range tensors {
@@ -124,6 +130,9 @@ func (c *stridedCase) run(t *testing.T, pool uintptr, pads [][]int64, inPlace in
 	return append(results[len(c.inputs):], results[:len(c.inputs)]...)
 }
 
+// moreOutputs are of ops with several: what lies behind the first, always compact.
+var moreOutputs = map[string][]*array{"adcg.gdn_gating": {filled(piecewise.F32, 0, 37, 20)}}
+
 func stridedCases(rng *rand.Rand, dtype piecewise.DType) []stridedCase {
 	const rows = 37
 	other := map[piecewise.DType]piecewise.DType{piecewise.F32: piecewise.BF16, piecewise.BF16: piecewise.F32}[dtype]
@@ -134,25 +143,36 @@ func stridedCases(rng *rand.Rand, dtype piecewise.DType) []stridedCase {
 		index[i] = int32(rng.IntN(rows))
 	}
 	rope := []piecewise.Attr{float("theta", 10000), integer("rotary_dim", 12), str("scaling", "none"), float("factor", 1), float("low", 1), float("high", 4), integer("original", 8192)}
+	pairs := indexRows(rows, 3)
+	for i := range pairs.i {
+		pairs.i[i] = int32(rng.IntN(4))
+	}
+	mixture := func(activation string, gated bool) []piecewise.Attr {
+		return []piecewise.Attr{str("activation", activation), boolean("gated", gated)}
+	}
 	cases := []stridedCase{
-		{"adcg.embedding", []piecewise.Attr{str("dtype", other.String())}, []*array{ints(index...), r(rows, 20)}, random(rng, other, rows, 20), decode},
-		{"adcg.embedding", []piecewise.Attr{str("dtype", "")}, []*array{ints(index...), r(rows, 20)}, r(rows, 20), decode},
-		{"adcg.linear", nil, []*array{r(rows, 50), r(33, 50), r(33)}, r(rows, 33), decode},
-		{"adcg.linear", nil, []*array{r(200, 3, 50), random(rng, other, 300, 150)}, r(200, 300), host.Batch{DecodeSeqs: 200}},
-		{"adcg.linear", nil, []*array{r(3, 2, 5, 1000), random(rng, other, 9, 10000)}, r(3, 9), host.Batch{DecodeSeqs: 3}},
-		{"adcg.rms_norm", []piecewise.Attr{float("eps", 1e-5)}, []*array{r(rows, 40), r(40)}, r(rows, 40), decode},
-		{"adcg.rms_norm", []piecewise.Attr{float("eps", 1e-5)}, []*array{r(rows, 3, 21), r(21)}, r(rows, 3, 21), decode},
-		{"adcg.rope", rope, []*array{r(rows, 3, 20), ints(index...)}, r(rows, 3, 20), decode},
-		{"adcg.gather_tokens", nil, []*array{r(rows, 3, 5), ints(index...)}, r(rows, 3, 5), decode},
-		{"adcg.gather_tokens", nil, []*array{r(rows, 9), ints(index...)}, r(rows, 9), decode},
-		{"adcg.argmax", nil, []*array{r(rows, 19)}, ints(make([]int32, rows)...), decode},
-		{"adcg.slice", []piecewise.Attr{integer("axis", -1), integer("start", 2), integer("length", 3)}, []*array{r(rows, 3, 7)}, r(rows, 3, 3), decode},
-		{"adcg.slice", []piecewise.Attr{integer("axis", 1), integer("start", 1), integer("length", 0)}, []*array{r(rows, 3, 7)}, r(rows, 2, 7), decode},
-		{"adcg.concat", []piecewise.Attr{integer("axis", 1)}, []*array{r(rows, 3, 7), r(rows, 1, 7), r(rows, 2, 7)}, r(rows, 6, 7), decode},
+		{"adcg.embedding", []piecewise.Attr{str("dtype", other.String())}, []*array{ints(index...), r(rows, 20)}, random(rng, other, rows, 20), decode, nil},
+		{"adcg.embedding", []piecewise.Attr{str("dtype", "")}, []*array{ints(index...), r(rows, 20)}, r(rows, 20), decode, nil},
+		{"adcg.linear", nil, []*array{r(rows, 50), r(33, 50), r(33)}, r(rows, 33), decode, nil},
+		{"adcg.linear", nil, []*array{r(200, 3, 50), random(rng, other, 300, 150)}, r(200, 300), host.Batch{DecodeSeqs: 200}, nil},
+		{"adcg.linear", nil, []*array{r(3, 2, 5, 1000), random(rng, other, 9, 10000)}, r(3, 9), host.Batch{DecodeSeqs: 3}, nil},
+		{"adcg.rms_norm", []piecewise.Attr{float("eps", 1e-5)}, []*array{r(rows, 40), r(40)}, r(rows, 40), decode, nil},
+		{"adcg.rms_norm", []piecewise.Attr{float("eps", 1e-5)}, []*array{r(rows, 3, 21), r(21)}, r(rows, 3, 21), decode, nil},
+		{"adcg.rope", rope, []*array{r(rows, 3, 20), ints(index...)}, r(rows, 3, 20), decode, nil},
+		{"adcg.gather_tokens", nil, []*array{r(rows, 3, 5), ints(index...)}, r(rows, 3, 5), decode, nil},
+		{"adcg.gather_tokens", nil, []*array{r(rows, 9), ints(index...)}, r(rows, 9), decode, nil},
+		{"adcg.argmax", nil, []*array{r(rows, 19)}, ints(make([]int32, rows)...), decode, nil},
+		{"adcg.slice", []piecewise.Attr{integer("axis", -1), integer("start", 2), integer("length", 3)}, []*array{r(rows, 3, 7)}, r(rows, 3, 3), decode, nil},
+		{"adcg.slice", []piecewise.Attr{integer("axis", 1), integer("start", 1), integer("length", 0)}, []*array{r(rows, 3, 7)}, r(rows, 2, 7), decode, nil},
+		{"adcg.concat", []piecewise.Attr{integer("axis", 1)}, []*array{r(rows, 3, 7), r(rows, 1, 7), r(rows, 2, 7)}, r(rows, 6, 7), decode, nil},
+		{"adcg.moe_router", []piecewise.Attr{str("scoring", "softmax"), integer("top_k", 3), integer("n_group", 1), integer("topk_group", 1),
+			boolean("norm_topk_prob", true), float("routed_scaling_factor", 2)}, []*array{r(rows, 20), r(20)}, filled(piecewise.F32, 0, rows, 3), decode, []*array{indexRows(rows, 3)}},
+		{"adcg.moe", mixture("silu", true), []*array{r(rows, 40), random(rng, piecewise.F32, rows, 3), pairs, r(4, 50, 40), r(4, 40, 25)}, r(rows, 40), decode, nil},
+		{"adcg.moe", mixture("relu2", false), []*array{r(rows, 600), random(rng, piecewise.F32, rows, 3), pairs, r(4, 25, 600), r(4, 600, 25)}, r(rows, 600), decode, nil},
 	}
 	for _, op := range []string{"adcg.add", "adcg.silu_mul"} {
 		for _, dims := range [][]int64{{rows, 35}, {rows, 3, 16}, {300, 70}, {1, 40}} {
-			cases = append(cases, stridedCase{op, nil, []*array{r(dims...), r(dims...)}, r(dims...), host.Batch{DecodeSeqs: dims[0]}})
+			cases = append(cases, stridedCase{op, nil, []*array{r(dims...), r(dims...)}, r(dims...), host.Batch{DecodeSeqs: dims[0]}, nil})
 		}
 	}
 	for _, kv := range []int64{1, 2} { // 3 sequences, at positions of their own
@@ -160,9 +180,9 @@ func stridedCases(rng *rand.Rand, dtype piecewise.DType) []stridedCase {
 		cases = append(cases,
 			stridedCase{"adcg.attention", []piecewise.Attr{float("scale", 0), integer("window", 0), float("softcap", 0)},
 				append([]*array{r(rows, 4, 24), r(rows, kv, 24), r(rows, kv, 20)}, append(caches, ints(0, 30, 31, rows), ints(0, 9, 4), ints(2, 0, 3))...),
-				r(rows, 4, 20), host.Batch{PrefillSeqs: 2, PrefillTokens: rows - 1, DecodeSeqs: 1}})
+				r(rows, 4, 20), host.Batch{PrefillSeqs: 2, PrefillTokens: rows - 1, DecodeSeqs: 1}, nil})
 	}
-	return cases
+	return append(cases, sequenceStrided(rng, dtype)...)
 }
 
 // TestStrides compares every op that takes strides, in every place that its schema names, with itself over compact

@@ -34,6 +34,17 @@ static adcg_status run(const adcgk_op *op, uintptr_t node_pool, adcg_op_call *ca
 	pthread_setspecific(message_key, NULL);
 	return status;
 }
+// The workspace is filled with ones: NaN as a float, -1 as an index.
+static adcg_status give_workspace(const adcgk_op *op, adcg_op_call *call) {
+	adcg_batch batch = {.struct_size = sizeof(batch)};
+	if (!op->workspace) return ADCG_OK;
+	call->batch = &batch; // shapes alone matter
+	adcg_status status = op->workspace(call, &call->workspace_bytes, NULL);
+	if (status != ADCG_OK || call->workspace_bytes == 0) return status;
+	call->workspace = aligned_alloc(64, (call->workspace_bytes + 63) / 64 * 64);
+	memset(call->workspace, 0xff, call->workspace_bytes);
+	return ADCG_OK;
+}
 static void *at(uintptr_t address) { return (void *)address; }
 static void *allocate(size_t size) {
 	return aligned_alloc(64, (size + 64) / 64 * 64);
@@ -107,7 +118,7 @@ func allocate[T any](p *Prepared, n int) []T {
 	return unsafe.Slice((*T)(m), max(n, 1))
 }
 
-// NewLaunch builds the call of an op in C memory. Close frees it.
+// NewLaunch builds the call of an op in C memory, its workspace too. Close frees it.
 func NewLaunch(name string, attrs []piecewise.Attr, inputs, outputs []Tensor, batch Batch) *Prepared {
 	p := &Prepared{}
 	text := func(s string) *C.char {
@@ -170,6 +181,10 @@ func NewLaunch(name string, attrs []piecewise.Attr, inputs, outputs []Tensor, ba
 	p.call.phase = C.ADCG_PHASE_REPLAY
 	p.call.num_inputs, p.call.num_outputs, p.call.num_attrs = C.int32_t(len(inputs)), C.int32_t(len(outputs)), C.int32_t(len(attrs))
 	p.call.inputs, p.call.outputs, p.call.attrs = tensors(inputs), tensors(outputs), &list[0]
+	if status := C.give_workspace(p.op, p.call); status != C.ADCG_OK {
+		panic(fmt.Sprintf("workspace of %s: status %d", name, status))
+	}
+	p.owned = append(p.owned, p.call.workspace)
 	return p
 }
 
