@@ -6,7 +6,7 @@ from pathlib import Path
 
 import check
 import pytest
-
+from llama import LlamaConfig
 
 TINY_GO = [31, 53, 99, 51, 82]  # lengths of tiny-go's prompts; the other trained models have two more
 
@@ -71,6 +71,36 @@ def test_a_wrong_logit_is_found(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
             logits.view("uint32")[0, 7] ^= 1
         return logits, result
 
-    monkeypatch.setattr(check.Runner, "step", flip)
-    wrong = check.check(folder, 1e-4, None, 0)
-    assert wrong and all("differ" in line for line in wrong)
+    with monkeypatch.context() as patch:
+        patch.setattr(check.Runner, "step", flip)
+        wrong = check.check(folder, 1e-4, None, 0)
+        assert wrong and all("differ" in line for line in wrong)
+
+    def sometimes(self: check.Runner, pieces: list[check.Piece]) -> object:
+        """A step's last bit, in every exec but the eager ones."""
+        logits, result = step(self, pieces)
+        if result.mode != "eager" and pieces[0].kind == "decode":
+            logits.view("uint32")[0, 7] ^= 1
+        return logits, result
+
+    with monkeypatch.context() as patch:
+        # Decode may have other bits than prefill here, but not than eager decode.
+        patch.setattr(LlamaConfig, "decodes_in_other_bits", True)
+        patch.setattr(check, "MODES", ("none", "full"))
+        assert check.check(folder, 1e-4, None, 0) == []
+        patch.setattr(check.Runner, "step", sometimes)
+        wrong = check.check(folder, 1e-4, None, 0)
+        assert wrong and all("differ" in line for line in wrong)
+
+
+def test_a_wrong_intermediate_is_found(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "MODES", ("none",))
+    original = check.Golden.__init__
+
+    def off(self: check.Golden, folder: Path) -> None:
+        original(self, folder)
+        self.intermediates["mixer.2"][11, 3] += 3e-4
+
+    monkeypatch.setattr(check.Golden, "__init__", off)
+    wrong = check.check(root / "tests" / "data" / "golden" / "llama", 1e-4, None, 0, quick=True)
+    assert len(wrong) == 1 and wrong[0].startswith("mixer: error 3.0")
