@@ -7,8 +7,13 @@ import "github.com/libadcg/libadcg/piecewise"
 // Library gives the schemas of every built-in op, each call its own.
 func Library() []piecewise.OpSchema {
 	return []piecewise.OpSchema{
-		embedding(), linear(), rmsNorm(), add(), siluMul(), rope(), attention(), attentionMetadata(), gatherTokens(), argmax(), reshape(),
-		slice(), concat(),
+		embedding(), linear(),
+		rmsNorm(), layerNorm(), addRMSNorm(), qkNorm(),
+		add(), mul(), siluMul(), geluMul(), sigmoidMul(), silu(), relu2(), sigmoid(), cast(),
+		rope(), attention(), pagedAttention(), mlaAttention(), pagedMLAAttention(),
+		attentionMetadata(), pagedMetadata(), gatherTokens(),
+		softmax(), argmax(), sample(),
+		reshape(), slice(), concat(),
 		causalConv1d(), ssm(), ssmMetadata(), deltaRule(), gatedDeltaRule(), gdnGating(), moeRouter(), moe(),
 	}
 }

@@ -26,25 +26,10 @@ static void router_scores(float *to, const void *logits, bool bf16, bool softmax
   divide(to, false, to, v_sum(sum), n);
 }
 
-ALWAYS vec v_activate(vec x, adcgk_activation activation) {
-  switch (activation) {
-    case ADCGK_GELU_TANH: { /* x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) */
-      const vec inner = v_mul(v_mul(v_set(0.797884560802865356f), x), v_fma(v_mul(v_set(0.044715f), x), x, v_set(1.0f)));
-      return v_mul(v_mul(v_set(0.5f), x), v_add(v_set(1.0f), v_tanh(inner)));
-    }
-    case ADCGK_RELU2: {
-      const vec positive = v_max(v_zero(), x); /* of x NaN: x */
-      return v_mul(positive, positive);
-    }
-    case ADCGK_SILU:
-    default: return v_silu(x);
-  }
-}
-
 ALWAYS void activate_as(void *to, bool bf16, int64_t first, const float *gate, const float *up, adcgk_activation activation, int64_t n) {
   for (int64_t i = 0; i < n; i += LANES) {
     const int left = lanes_left(i, n);
-    vec v = v_activate(v_get(gate, false, i, left), activation);
+    vec v = v_activation(activation, v_get(gate, false, i, left));
     if (up) v = v_mul(v, v_get(up, false, i, left));
     v_put(to, bf16, first + i, left, v);
   }

@@ -7,6 +7,8 @@
 #include "simd.h"
 
 #include "rows.h"
+#include "activations.h"
+#include "norms.h"
 #include "product.h"
 #include "attend.h"
 #include "conv.h"

@@ -163,7 +163,6 @@ adcg_status adcgk_moe(const adcg_op_call *call, void *user_data) {
   char *room = call->workspace;
   int32_t *rows = (int32_t *)(void *)(room + l.rows), *pair = (int32_t *)(void *)(room + l.pairs);
   block *blocks = (block *)(void *)(room + l.blocks);
-  const char *activation = call->attrs[0].s;
   region r = {.kernels = adcgk_active(),
               .x = adcg_data(x),
               .up = adcg_data(up),
@@ -183,9 +182,7 @@ adcg_status adcgk_moe(const adcg_op_call *call, void *user_data) {
               .up_bf16 = adcgk_is_bf16(up),
               .down_bf16 = adcgk_is_bf16(down),
               .gated = call->attrs[1].i != 0,
-              .activation = strcmp(activation, "silu") == 0    ? ADCGK_SILU
-                            : strcmp(activation, "relu2") == 0 ? ADCGK_RELU2
-                                                               : ADCGK_GELU_TANH};
+              .activation = adcgk_activation_of(call->attrs[0].s)};
   r.sums = r.bf16 ? (float *)(void *)(room + l.sums) : (float *)(void *)r.y;
   r.sums_stride = r.bf16 ? r.hidden : r.y_stride;
   r.num_blocks = sort_pairs(expert, pairs, k, experts, (int32_t *)(void *)(room + l.starts), rows, pair, blocks);

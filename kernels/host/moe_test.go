@@ -23,14 +23,6 @@ type routing struct {
 	weights, indices *array
 }
 
-func boolean(name string, v bool) piecewise.Attr {
-	a := piecewise.Attr{Name: name, Type: piecewise.AttrBool}
-	if v {
-		a.Int = 1
-	}
-	return a
-}
-
 func indexRows(rows, k int64) *array {
 	return &array{dtype: piecewise.I32, dims: []int64{rows, k}, i: make([]int32, rows*k)}
 }

@@ -93,7 +93,7 @@ typedef struct slab {
   float (*sums)[LANES]; /* where sums wait for the next slab, tile after tile */
 } slab;
 
-/* A tile of a slab: y[i][j] = bias[j] + x[i] . w[j], for the first mr rows and the columns from n on. */
+/* A tile of a slab: y[i][j] = activation(bias[j] + x[i] . w[j]), for the first mr rows and the columns from n on. */
 ALWAYS void dots(int mr, int nr, const slab *s, bool x_bf16, bool w_bf16, int64_t n) {
   const adcgk_product *p = &s->p;
   const void *x = p->x, *w = element(p->w, w_bf16, n * p->ldw);
@@ -157,9 +157,12 @@ ALWAYS void dots(int mr, int nr, const slab *s, bool x_bf16, bool w_bf16, int64_
       for (int i = 0; i < mr; i++) sums[i * nr + j] += bias;
     }
   }
+  if (p->activation != ADCGK_NONE || p->y_bf16) {
+    for (int i = mr * nr; i % LANES != 0; i++) sums[i] = 0.0f;
+  }
+  if (p->activation != ADCGK_NONE) activate_all(p->activation, sums, (mr * nr + LANES - 1) / LANES * LANES);
   if (p->y_bf16) {
     uint16_t rounded[TILE_ROOM];
-    for (int i = mr * nr; i % LANES != 0; i++) sums[i] = 0.0f;
 #pragma GCC unroll 2
     for (int i = 0; i < mr * nr; i += LANES) v_store_bf16(rounded + i, v_load(sums + i));
 #pragma GCC unroll 8

@@ -260,7 +260,7 @@ func sequenceStrided(rng *rand.Rand, dtype piecewise.DType) (cases []stridedCase
 	}
 	gates := []*array{random(rng, dtype, 37, 20), random(rng, dtype, 37, 20), random(rng, piecewise.F32, 20), random(rng, dtype, 20)}
 	return append(cases, stridedCase{op: "adcg.gdn_gating", inputs: gates, output: random(rng, piecewise.F32, 37, 20),
-		batch: host.Batch{DecodeSeqs: 37}})
+		batch: host.Batch{DecodeSeqs: 37}, more: []*array{filled(piecewise.F32, 0, 37, 20)}})
 }
 
 func caseName(dtype piecewise.DType, lengths, pos []int32, rest ...any) string {

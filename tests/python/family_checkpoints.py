@@ -234,6 +234,8 @@ MAKERS = {
 def make(family: str, overrides: dict[str, Any], seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """A config, in which an override of None leaves the option out, and its tensors."""
     config = {key: value for key, value in {**BASES[family], **overrides}.items() if value is not None}
+    if overrides.get("q_lora_rank", 0) is None:
+        config["q_lora_rank"] = None  # null says that there is none; left out it would be the family's default
     if family == "qwen3_5_moe_text":
         config["num_hidden_layers"] = len(config["layer_types"])
     tensors = Tensors(seed, config["dtype"])

@@ -415,8 +415,6 @@ def compare_with_transformers(only: str = "") -> float:
         if only not in name:
             continue
         config, tensors, sequences, expected = decisive(*case)
-        if "q_lora_rank" not in config and config["model_type"] == "glm4_moe_lite":
-            config["q_lora_rank"] = None
         with tempfile.TemporaryDirectory() as folder:
             write(Path(folder), config, tensors)
             options: dict[str, Any] = {"dtype": torch.float64, "attn_implementation": "eager"}
