@@ -2,11 +2,11 @@
 
     python tests/bench/bench_families.py [--model DIR ...] [--rounds N]
 
-By default the four trained models of tests/data/models. Decode at batch 1 and 8 (from a prompt of 64 tokens each), prefill of 512 tokens, alone and four in a row. Everybody
-computes in float32 from the stored weights with as many threads as there are cores; all variants take turns in every
-round, in rotating order, and medians are compared. transformers uses its own cache and its default attention (sdpa),
-which is its fastest here for Llama; its experts and scans run as its own Python and PyTorch code, as it does without
-packages for GPUs. Targets are those of Llama; the other families have none.
+By default the four trained models of tests/data/models. Decode at batch 1 and 8 (from a prompt of 64 tokens each),
+prefill of 512 tokens, alone and four in a row. Everybody computes in float32 from the stored weights with as many
+threads as there are cores; all variants take turns in every round, in rotating order, and medians are compared.
+transformers uses its own cache and its default attention (sdpa), which is its fastest here for Llama; its scans run as
+its PyTorch code, as they do without packages for GPUs. Targets are those of Llama; the other families have none.
 """
 
 from __future__ import annotations

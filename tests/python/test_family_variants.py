@@ -1,9 +1,9 @@
 """Checkpoints beyond the golden ones of Qwen3.5-MoE, Nemotron-H and GLM-4 MoE Lite, against family_reference.py.
 
 Each case is a tiny random checkpoint (family_checkpoints.py) with options that others of the family may set.
-The reference was compared with transformers 5.17 (float64, eager attention and experts, CPU, torch 2.11) on these cases:
-the largest difference of any logit was 3.2e-5, which is what rope angles in float32 amount to; but for the tied
-Nemotron-H, as that class of transformers does not tie, and draws the head that is missing at random.
+The reference was compared with transformers 5.17 (float64, eager attention and experts, CPU, torch 2.11) on them: the
+largest difference of any logit was 3.2e-5, which is what rope angles in float32 amount to. The tied Nemotron-H is left
+out there, as that class of transformers does not tie, and draws the head that is missing at random.
 `python test_family_variants.py` repeats that where torch and transformers are installed.
 """
 
