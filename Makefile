@@ -19,6 +19,9 @@ LIBS := $(LIB) build/$(SONAME) build/libadcg.so
 
 MODEL ?= tests/data/models/tiny-go
 DEMO_ARGS ?= --buckets 8,16,32,48
+# All that the project carries, unless one is asked for. The C host serves Llama alone.
+DEMO_MODELS = $(if $(filter command line environment,$(origin MODEL)),$(MODEL),$(sort $(wildcard tests/data/models/tiny-go*)))
+DEMO_FAMILY = $(shell sed -n 's/.*"model_type": *"\([a-z0-9_]*\)".*/\1/p' $(MODEL)/config.json | head -n 1)
 FILES ?= $(sort $(wildcard tests/data/minimalloc/*.csv))
 PLAN_ARGS ?= $(if $(filter command line,$(origin FILES)),,-generated 12 -seconds 15)
 VENV := .venv
@@ -95,10 +98,9 @@ build/bench/replay: tests/bench/replay.c tests/bench/bare.h build/bench/libbare.
 tests/data: ;
 programs: build/examples/serve build/bench/replay
 
-demo: $(LIBS) $(VENV)/stamp build/examples/serve ## the main job: serve a model from C, then from Python (MODEL=DIR, DEMO_ARGS=...)
-	build/examples/serve --model $(MODEL) $(DEMO_ARGS)
-	@echo
-	$(PY) examples/python/serve.py --model $(MODEL) $(DEMO_ARGS)
+demo: $(LIBS) $(VENV)/stamp build/examples/serve ## the main job: serve Llama from C, then every family from Python (MODEL=DIR, DEMO_ARGS=...)
+	$(if $(filter llama,$(DEMO_FAMILY)),build/examples/serve --model $(MODEL) $(DEMO_ARGS))
+	@for model in $(DEMO_MODELS); do echo; $(PY) examples/python/serve.py --model $$model $(if $(word 2,$(DEMO_MODELS)),--requests 5) $(DEMO_ARGS) || exit 1; done
 
 # ---- Checks -----------------------------------------------------------------------------------------------------
 
@@ -108,9 +110,9 @@ test: $(LIBS) $(VENV)/stamp programs stage ## everything that needs no GPU, with
 test-go test-cabi test-python: $(LIBS) $(VENV)/stamp programs stage
 	$(PY) tools/run_tests.py $(@:test-%=%)
 
-golden: $(LIBS) $(VENV)/stamp ## checks a folder of the golden format: make golden DIR=<folder>
+golden: $(LIBS) $(VENV)/stamp ## checks a folder of the golden format: make golden DIR=<folder> (GOLDEN_ARGS=--quick)
 	@test -n "$(DIR)" || { echo "make golden: DIR: empty, give a folder with config.json, model.safetensors, golden.safetensors"; exit 2; }
-	$(PY) tests/golden/check.py $(DIR)
+	$(PY) tests/golden/check.py $(GOLDEN_ARGS) $(DIR)
 
 bench: $(LIBS) $(VENV)/stamp build/bench/replay ## replay against a bare C loop, kernels, Python, peers
 	build/bench/replay

@@ -1,7 +1,9 @@
 """Checks a folder of the golden format through every way of running it: make golden DIR=<folder>.
 
-The folder holds config.json, model.safetensors and golden.safetensors with tokens.<i> [T] and logits.<i> [T, vocab].
-Every way must reproduce the golden logits within the tolerance (1e-4), and none may differ from the first by one bit:
+The folder holds config.json, model.safetensors and golden.safetensors with tokens.<i> [T] and logits.<i> [T, vocab],
+and for one sequence perhaps intermediates (hidden.*, mixer.*, mlp.*, router_*). Every way must reproduce the golden
+logits within the tolerance (1e-4), and none may differ by one bit from an eager run of the same steps. Nor from whole
+prompts run eagerly, but for tokens behind a decode step of latent attention, which that computes in another way.
 
     ways        whole prefill, chunked prefill (1, 3, 16, 64), decode token by token, extend by random lengths, and
                 mixed batches of sequences at different positions, with different neighbours, in shuffled slots
@@ -11,8 +13,11 @@ Every way must reproduce the golden logits within the tolerance (1e-4), and none
                 the first and the last of them)
     capture     on first use, up front the largest first, up front in shuffled order
 
-Modes and bucket lists are all combined; the capture orders and, beyond the default list, the chunk sizes take turns.
-Sequences that end in a greedy continuation of their prompt (a trained model's) are written again, token for token.
+Modes and bucket lists are all combined; the capture orders, the random steps and, beyond the default list, the chunk
+sizes take turns. The intermediates are compared in a graph that has them as outputs, eager and replayed, whole and in
+chunks. Sequences that end in a greedy continuation of their prompt (a trained model's) are written again, token for
+token. --quick runs each mode with one of the bucket lists in turn, lazily captured, with one chunk size, and behind the
+gather two modes.
 """
 
 from __future__ import annotations
@@ -32,104 +37,17 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[2] / folder) for folder in 
 
 import adcg
 import numpy as np
-from llama import Array, LlamaConfig, Model, Piece, Runner, load_weights
+from families import load_config
+from runner import Model, Piece, Runner, greedy, load_weights, prompt_length
 from tabulate import tabulate
+from ways import Array, Step, chunked, decode, extend, mixed, whole
+
+__all__ = ["Golden", "Piece", "Runner", "check"]
 
 MODES = ("none", "piecewise", "full", "full_decode_only", "full_and_piecewise")
 CHUNKS = (1, 3, 16, 64)
 CAPTURES = ("lazy", "largest first", "shuffled")
-SHORTEST_CONTINUATION = 16  # random tokens are not the argmax of random logits this often in a row
-
-Step = list[tuple[int, Piece]]  # (sequence, its piece), in batch order
-
-
-# ---- Ways: the steps that feed sequences through slots -----------------------------------------------------------
-
-
-def groups(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Sequences of similar length together, so that they decode side by side for long."""
-    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
-
-
-def whole(tokens: list[Array], model: Model) -> Iterator[Step]:
-    for i, ids in enumerate(tokens):
-        yield [(i, Piece(i % model.max_seqs, 0, ids, "prefill"))]
-
-
-def chunked(tokens: list[Array], model: Model, size: int) -> Iterator[Step]:
-    """Chunks of several sequences beside each other."""
-    for group in groups([len(t) for t in tokens], max(1, min(model.max_seqs, model.max_tokens // size))):
-        for position in itertools.count(0, size):
-            step = [
-                (i, Piece(slot, position, tokens[i][position : position + size], "extend" if position else "prefill"))
-                for slot, i in enumerate(group)
-                if position < len(tokens[i])
-            ]
-            if not step:
-                break
-            yield step
-
-
-def decode(tokens: list[Array], model: Model) -> Iterator[Step]:
-    """A prompt of one token, then one token a step; the batch shrinks as sequences end."""
-    for group in groups([len(t) for t in tokens], model.max_seqs):
-        for position in range(max(len(tokens[i]) for i in group)):
-            kind = "decode" if position else "prefill"
-            yield [
-                (i, Piece(slot, position, tokens[i][position : position + 1], kind))
-                for slot, i in enumerate(group)
-                if position < len(tokens[i])
-            ]
-
-
-def extend(tokens: list[Array], model: Model, seed: int) -> Iterator[Step]:
-    """Half a prompt, then random lengths, one sequence at a time."""
-    rng = random.Random(seed)
-    for i, ids in enumerate(tokens):
-        position = (len(ids) + 1) // 2
-        yield [(i, Piece(0, 0, ids[:position], "prefill"))]
-        while position < len(ids):
-            count = rng.randint(1, 11)
-            yield [(i, Piece(0, position, ids[position : position + count], "extend"))]
-            position += count
-
-
-def mixed(tokens: list[Array], model: Model, slots: int, seed: int) -> Iterator[Step]:
-    """Random subsets of the running sequences, random lengths; slots are shuffled and reused."""
-    rng = random.Random(seed)
-    waiting = rng.sample(range(len(tokens)), len(tokens))
-    free = rng.sample(range(slots), slots)
-    running: dict[int, tuple[int, int]] = {}  # sequence -> slot, position
-    order = {"prefill": 0, "extend": 1, "decode": 2}
-    while waiting or running:
-        while waiting and free and (not running or rng.random() < 0.5):
-            running[waiting.pop()] = (free.pop(), 0)
-        left = rng.choice((model.max_tokens, 64, 17, model.max_seqs))
-        step: Step = []
-        for i in rng.sample(list(running), rng.randint(1, min(len(running), model.max_seqs))):
-            slot, position = running[i]
-            count = min(rng.choice((1, 1, 1, 2, 5, 30, 64)), len(tokens[i]) - position, left)
-            if count == 0:
-                continue
-            kind = "prefill" if position == 0 else "decode" if count == 1 and rng.random() < 0.8 else "extend"
-            step.append((i, Piece(slot, position, tokens[i][position : position + count], kind)))
-            left -= count
-        if not step:
-            continue
-        step.sort(key=lambda item: order[item[1].kind])
-        yield step
-        for i, piece in step:
-            slot, position = running[i]
-            running[i] = (slot, position + len(piece.tokens))
-            if running[i][1] == len(tokens[i]):
-                free.append(slot)
-                rng.shuffle(free)
-                del running[i]
-
-
-# ---- Comparing ---------------------------------------------------------------------------------------------------
+SEEDS = 5  # of the random ways: that many different plans, each with an eager run of its own
 
 
 @dataclass
@@ -139,22 +57,26 @@ class Line:
     runs: int = 0
     rows: int = 0
     error: float = 0.0  # largest |logits - golden|
-    differing: int = 0  # rows that are not, bit for bit, those of the first run
+    differing: int = 0  # rows that are not, bit for bit, those of eager runs
     steps: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: Line) -> None:
         self.runs += other.runs
         self.rows += other.rows
-        self.error = max(self.error, other.error) if other.error == other.error else float("nan")
+        self.note(other.error)
         self.differing += other.differing
         self.steps += other.steps
 
+    def note(self, error: float) -> None:
+        self.error = max(self.error, error) if error == error else float("nan")
+
 
 class Golden:
-    """A folder, and the logits of the first run of it: what every later run is compared with."""
+    """A folder, and the logits of the eager runs that later ones are compared with: of the first run, all rows; of each
+    plan of steps, what every step gave."""
 
     def __init__(self, folder: Path) -> None:
-        self.config = LlamaConfig.from_dir(folder)
+        self.config = load_config(folder)
         self.weights = load_weights(folder, self.config)
         from safetensors import safe_open
 
@@ -165,47 +87,61 @@ class Golden:
             )
             self.tokens: list[Array] = [tensors.get_tensor(name) for name in names]
             self.logits: list[Array] = [tensors.get_tensor(name.replace("tokens", "logits")) for name in names]
+            self.intermediates: dict[str, Array] = {
+                name: tensors.get_tensor(name)
+                for name in tensors.keys()  # noqa: SIM118  no dict
+                if name.split(".")[0] not in ("tokens", "logits")
+            }
         self.first: list[Array] = []
+        self.eager: dict[tuple[str, str, int], list[Array]] = {}
 
-    def run(self, runner: Runner, steps: Iterator[Step]) -> Line:
-        """Runs the steps of a way and compares every row of logits that comes out."""
+    def plan(self, way: str, seed: int, model: Model, slots: int) -> Iterator[Step]:
+        """The steps of a way: "whole", "chunks of 16", "extend", "decode", "mixed"."""
+        if way.startswith("chunks of "):
+            return chunked(self.tokens, model, int(way.split()[-1]))
+        if way == "extend":
+            return extend(self.tokens, model, seed)
+        if way == "mixed":
+            return mixed(self.tokens, model, slots, seed)
+        return (whole if way == "whole" else decode)(self.tokens, model)
+
+    def run(self, runner: Runner, steps: Iterator[Step], eager: list[Array], record: bool = False) -> Line:
+        """Runs the steps of a way and compares every row of logits that comes out; ``record``: this is the eager run,
+        and ``eager`` takes what each step gives."""
         line = Line(runs=1)
         last = runner.model.logits == "last"
         keep = not self.first
         found: list[Array] = [np.full_like(logits, np.nan) for logits in self.logits] if keep else []
-        for step in steps:
+        decoded: set[int] = set()  # sequences with a token from a decode step
+        for number, step in enumerate(steps):
             logits, result = runner.step([piece for _, piece in step])
             line.steps[result.mode] += 1
+            line.rows += len(logits)
+            if record:
+                eager.append(logits.copy())
+            same = (logits.view(np.uint32) == eager[number].view(np.uint32)).all(axis=1)
             row = 0
             for i, piece in step:
                 count = len(piece.tokens)
                 rows = slice(piece.position + count - 1 if last else piece.position, piece.position + count)
-                got = logits[row : row + (1 if last else count)]
-                row += len(got)
-                error = float(np.abs(got - self.logits[i][rows]).max())
-                line.error = max(line.error, error) if error == error else float("nan")
-                line.rows += len(got)
+                here = slice(row, row + (1 if last else count))
+                got, row = logits[here], here.stop
+                line.note(float(np.abs(got - self.logits[i][rows]).max()))
+                if piece.kind == "decode":
+                    decoded.add(i)
                 if keep:
                     found[i][rows] = got
-                else:
-                    same = (got.view(np.uint32) == self.first[i][rows].view(np.uint32)).all(axis=1)
-                    line.differing += int((~same).sum())
+                elif not (self.config.decodes_in_other_bits and i in decoded):
+                    same[here] &= (got.view(np.uint32) == self.first[i][rows].view(np.uint32)).all(axis=1)
+            line.differing += int((~same).sum())
         if keep:
             self.first = found
         return line
 
     def continuations(self, lengths: Sequence[int] | None) -> list[int]:
-        """Where each sequence's greedy continuation begins: as given, or where every later token is the argmax of the
-        golden logits before it. Its own length where there is none."""
-        if lengths:
-            return list(lengths)
-        starts = []
-        for tokens, logits in zip(self.tokens, self.logits, strict=True):
-            start = len(tokens)
-            while start > 1 and int(logits[start - 2].argmax()) == int(tokens[start - 1]):
-                start -= 1
-            starts.append(start if len(tokens) - start >= SHORTEST_CONTINUATION else len(tokens))
-        return starts
+        """Where each sequence's greedy continuation begins: as given, or as the golden logits have it; its own length
+        where there is none."""
+        return list(lengths or map(prompt_length, self.tokens, self.logits))
 
 
 def write_greedily(golden: Golden, runner: Runner, starts: Sequence[int]) -> tuple[int, int]:
@@ -214,20 +150,35 @@ def write_greedily(golden: Golden, runner: Runner, starts: Sequence[int]) -> tup
     trained = [i for i, tokens in enumerate(golden.tokens) if starts[i] < len(tokens)]
     for start in range(0, len(trained), runner.model.max_seqs):
         group = trained[start : start + runner.model.max_seqs]
-        texts = {i: golden.tokens[i][: starts[i]].tolist() for i in group}
-        for slot, i in enumerate(group):
-            logits, _ = runner.step([Piece(slot, 0, texts[i], "prefill")])
-            texts[i].append(int(logits[-1].argmax()))
-        while running := [i for i in group if len(texts[i]) < len(golden.tokens[i])]:
-            pieces = [Piece(group.index(i), len(texts[i]) - 1, texts[i][-1:], "decode") for i in running]
-            logits, _ = runner.step(pieces)
-            for i, row in zip(running, logits, strict=True):
-                texts[i].append(int(row.argmax()))
-        for i in group:
-            expected = golden.tokens[i][starts[i] :]
-            written += len(expected)
-            wrong += int((np.array(texts[i][starts[i] :]) != expected).sum())
+        expected = [golden.tokens[i][starts[i] :] for i in group]
+        texts = greedy(runner, [golden.tokens[i][: starts[i]].tolist() for i in group], [len(e) for e in expected])
+        written += sum(map(len, expected))
+        wrong += sum(int((np.array(text) != e).sum()) for text, e in zip(texts, expected, strict=True))
     return written, wrong
+
+
+def compare_intermediates(golden: Golden, model: Model) -> list[list[Any]]:
+    """Rows of (kind, tensors, largest error, elements that differ) over a few runs of a graph with ``trace``: indices
+    must be equal, and logits the bits of the graph without."""
+    found: dict[str, list[Any]] = {}
+    count = len(golden.intermediates["hidden.embed"])
+    number = next(i for i, tokens in enumerate(golden.tokens) if len(tokens) == count)
+    tokens, bits = golden.tokens[number], {"logits": golden.first[number].view(np.uint32)}
+    for mode, chunk in (("none", count), ("piecewise", 16), ("full_and_piecewise", 7)):
+        with model.runner(mode=mode) as runner:
+            for start in range(0, count, chunk):
+                part = tokens[start : start + chunk]
+                runner.step([Piece(1, start, part, "extend" if start else "prefill")])
+                for name, expected in (golden.intermediates | bits).items():
+                    got, want = runner.outputs[name][: len(part)], expected[start : start + len(part)]
+                    row = found.setdefault(name.split(".")[0], [set(), 0.0, 0])
+                    row[0].add(name)
+                    if want.dtype != np.float32:
+                        row[2] += int((got.view(want.dtype) != want).sum())
+                    else:
+                        error = float(np.abs(got - want).max())
+                        row[1] = max(row[1], error) if error == error else float("nan")
+    return [[kind, len(names), error, differ] for kind, (names, error, differ) in found.items()]
 
 
 def capture(runner: Runner, order: str, seed: int) -> None:
@@ -252,7 +203,37 @@ def bucket_lists(max_tokens: int) -> dict[str, dict[str, list[int]]]:
 # ---- The run -----------------------------------------------------------------------------------------------------
 
 
-def check(folder: Path, tolerance: float, lengths: Sequence[int] | None, threads: int) -> list[str]:
+@dataclass(frozen=True)
+class Case:
+    """One exec: its graph, buckets, mode, how it is captured, the ways that run through it and the seed of these."""
+
+    logits: str
+    buckets: str
+    mode: str
+    order: str
+    ways: tuple[str, ...]
+    seed: int
+
+
+def all_cases(lists: Sequence[str], quick: bool) -> Iterator[Case]:
+    turn = 0
+    for logits, (number, name), mode in itertools.product(("all", "last"), enumerate(lists), MODES):
+        # Behind the gather the sequence buckets matter, and two lists of them are enough.
+        if logits == "last" and name not in ("default", "small"):
+            continue
+        if quick and (MODES.index(mode) % len(lists) != number or (logits == "last" and mode == "none")):
+            continue
+        sizes = CHUNKS if name == "default" and logits == "all" and not quick else (CHUNKS[turn % len(CHUNKS)],)
+        orders = CAPTURES if name == "default" and mode == "full_and_piecewise" else (CAPTURES[turn % 3],)
+        for repeat, order in enumerate(orders[:1] if quick else orders):
+            more = () if repeat else (*(f"chunks of {n}" for n in sizes), "extend")
+            yield Case(logits, name, mode, order, ("whole", *more, "decode", "mixed"), (turn + repeat) % SEEDS)
+        turn += 1
+
+
+def check(
+    folder: Path, tolerance: float, lengths: Sequence[int] | None, threads: int, quick: bool = False
+) -> list[str]:
     """Runs everything and prints the tables; returns what is wrong, a line each."""
     start = time.perf_counter()
     golden = Golden(folder)
@@ -264,54 +245,42 @@ def check(folder: Path, tolerance: float, lengths: Sequence[int] | None, threads
     combinations: dict[tuple[str, str, str], Line] = {}
     orders: dict[str, Line] = {}
     wrong: list[str] = []
-    greedy: list[list[Any]] = []
+    written: list[list[Any]] = []
+    lists = bucket_lists(max_tokens)
+
     with adcg.Engine("host", threads=threads) as engine:
-        models = {
-            logits: Model(
-                engine,
-                golden.config,
-                golden.weights,
-                max_tokens=max_tokens,
-                max_seqs=max_seqs,
-                max_len=max(counts),
-                slots=slots,
-                logits=logits,
-            )
-            for logits in ("all", "last")
-        }
-        cases = [
-            (logits, item, mode)
-            for logits, item, mode in itertools.product(models, bucket_lists(max_tokens).items(), MODES)
-            # Behind the gather the sequence buckets matter, and two lists of them are enough.
-            if logits == "all" or item[0] in ("default", "small")
-        ]
-        for turn, (logits, (name, buckets), mode) in enumerate(cases):
-            model = models[logits]
-            sizes = CHUNKS if name == "default" and logits == "all" else (CHUNKS[turn % len(CHUNKS)],)
-            captures = CAPTURES if name == "default" and mode == "full_and_piecewise" else (CAPTURES[turn % 3],)
-            for number, order in enumerate(captures):
-                options: dict[str, Any] = {"mode": mode, **buckets}
-                with model.runner(**options) as runner:
-                    capture(runner, order, turn)
-                    steps: dict[str, Iterator[Step]] = {"whole": whole(golden.tokens, model)}
-                    if number == 0:
-                        steps |= {f"chunks of {n}": chunked(golden.tokens, model, n) for n in sizes}
-                        steps["extend"] = extend(golden.tokens, model, turn)
-                    steps["decode"] = decode(golden.tokens, model)
-                    steps["mixed"] = mixed(golden.tokens, model, slots, turn + number)
-                    total = Line()
-                    for way, plan in steps.items():
-                        line = golden.run(runner, plan)
-                        ways.setdefault(way, Line()).add(line)
-                        total.add(line)
-                    combinations.setdefault((logits, mode, name), Line()).add(total)
-                    orders.setdefault(order if mode != "none" else "nothing to capture", Line()).add(total)
-                    if mode != "none" and logits == "last" and name == "default" and number == 0:
-                        written, differ = write_greedily(golden, runner, starts)
-                        if written:
-                            greedy.append([mode, written, differ])
-                            if differ:
-                                wrong.append(f"greedy, {mode}: {differ} of {written} tokens differ")
+        sizes = {"max_tokens": max_tokens, "max_seqs": max_seqs, "max_len": max(counts), "slots": slots}
+
+        def build(**options: Any) -> Model:
+            return Model(engine, golden.config, golden.weights, **sizes, **options)
+
+        models = {logits: build(logits=logits) for logits in ("all", "last")}
+        eagers = {logits: model.runner(mode="none") for logits, model in models.items()}
+        for case in all_cases(tuple(lists), quick):
+            model = models[case.logits]
+            with model.runner(mode=case.mode, **lists[case.buckets]) as runner:
+                capture(runner, case.order, case.seed)
+                total = Line()
+                for way in case.ways:
+                    key = (case.logits, way, case.seed if way in ("extend", "mixed") else 0)
+                    if key not in golden.eager:
+                        golden.eager[key] = []
+                        plan = golden.plan(way, case.seed, model, slots)
+                        golden.run(eagers[case.logits], plan, golden.eager[key], record=True)
+                    line = golden.run(runner, golden.plan(way, case.seed, model, slots), golden.eager[key])
+                    ways.setdefault(way, Line()).add(line)
+                    total.add(line)
+                combinations.setdefault((case.logits, case.mode, case.buckets), Line()).add(total)
+                order = case.order if case.mode != "none" else "nothing to capture"
+                orders.setdefault(order, Line()).add(total)
+        for mode in MODES[1:]:
+            with models["last"].runner(mode=mode) as runner:
+                count, differ = write_greedily(golden, runner, starts)
+            if count:
+                written.append([mode, count, differ])
+            if differ:
+                wrong.append(f"greedy, {mode}: {differ} of {count} tokens differ")
+        intermediates = compare_intermediates(golden, build(logits="all", trace=True)) if golden.intermediates else []
 
     def table(title: str, head: Sequence[str], lines: dict[Any, Line], with_steps: bool) -> None:
         rows = []
@@ -324,7 +293,7 @@ def check(folder: Path, tolerance: float, lengths: Sequence[int] | None, threads
             if not line.error <= tolerance:
                 wrong.append(f"{label}: error {line.error:.2e} is above {tolerance:g}")
             if line.differing:
-                wrong.append(f"{label}: {line.differing} of {line.rows} rows differ from the first run")
+                wrong.append(f"{label}: {line.differing} of {line.rows} rows differ from an eager run's")
         print(f"\n{title}")
         columns = [*head, "runs", "rows", "largest error", "bits", *(["steps"] if with_steps else [])]
         print(tabulate(rows, headers=columns, intfmt=",", disable_numparse=[len(head) + 2]))
@@ -333,9 +302,15 @@ def check(folder: Path, tolerance: float, lengths: Sequence[int] | None, threads
     table("ways", ["way"], ways, False)
     table("modes and buckets", ["logits", "mode", "buckets"], combinations, True)
     table("capture order", ["order"], orders, False)
-    if greedy:
+    if intermediates:
+        print("\nintermediates")
+        print(tabulate(intermediates, headers=["kind", "tensors", "largest error", "differ"], floatfmt=".2e"))
+    for kind, _, error, differ in intermediates:
+        if not error <= tolerance or differ:
+            wrong.append(f"{kind}: error {error:.2e}, {differ} differ")
+    if written:
         print("\ngreedy continuations")
-        print(tabulate(greedy, headers=["mode", "tokens", "differ"]))
+        print(tabulate(written, headers=["mode", "tokens", "differ"]))
     for (logits, mode, name), line in combinations.items():
         # That a mode was asked for says little: it must also have run.
         expected = {"piecewise": ("piecewise",), "full_and_piecewise": ("full", "piecewise"), "none": ()}.get(
@@ -358,10 +333,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--greedy", metavar="N,N,...", help="prompt lengths of greedy continuations (default: detected)"
     )
     parser.add_argument("--threads", type=int, default=0, help="of the host device's kernels; 0: one a core")
+    parser.add_argument("--quick", action="store_true", help="a part of the combinations, see above")
     args = parser.parse_args(arguments)
     lengths = [int(n) for n in args.greedy.split(",")] if args.greedy else None
     try:
-        wrong = check(args.folder, args.tolerance, lengths, args.threads)
+        wrong = check(args.folder, args.tolerance, lengths, args.threads, args.quick)
     except (ValueError, OSError, adcg.AdcgError) as error:
         print(f"golden: {args.folder}: {error}", file=sys.stderr)
         return 2

@@ -80,6 +80,18 @@ CASES: dict[str, dict[str, Any]] = {
         "dtype": "bfloat16",
     },
 }
+# What the C example does not have.
+YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 32}
+PYTHON_CASES: dict[str, dict[str, Any]] = {
+    "yarn": {"rope_parameters": YARN},
+    "yarn_default_length": {"rope_parameters": {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 2.0}},
+    "yarn_settings": {
+        "head_dim": 26,
+        "rope_parameters": {**YARN, "beta_fast": 8.0, "beta_slow": 2.0, "truncate": False, "attention_factor": 1.3},
+    },
+    "yarn_mscale": {"rope_parameters": {**YARN, "mscale": 0.7, "mscale_all_dim": 1.2}},
+    "yarn_one_mscale": {"rope_parameters": {**YARN, "mscale": 0.7}},
+}
 
 
 # ---- Checkpoints -------------------------------------------------------------------------------------------------
@@ -136,14 +148,33 @@ def make(folder: Path, overrides: dict[str, Any], seed: int, shards: int = 1) ->
 # ---- The reference, in float64 -----------------------------------------------------------------------------------
 
 
-def inverse_frequencies(config: dict[str, Any], d: int) -> Any:
+def inverse_frequencies(config: dict[str, Any], d: int) -> tuple[Any, float]:
+    """Of each pair, and the factor of cos and sin."""
     rope = config.get("rope_parameters") or {"rope_theta": config.get("rope_theta", 10000.0)} | (
         config.get("rope_scaling") or {}
     )
     frequencies = rope["rope_theta"] ** (-np.arange(0, d, 2, dtype=np.float64) / d)
     kind = rope.get("rope_type", "default")
     if kind == "linear":
-        return frequencies / rope["factor"]
+        return frequencies / rope["factor"], 1.0
+    if kind == "yarn":
+        # Pairs that turn often over the original length are kept, those that hardly turn are stretched.
+        original = rope.get("original_max_position_embeddings", config["max_position_embeddings"])
+        ends = [
+            d * math.log(original / (2 * math.pi * turns)) / (2 * math.log(rope["rope_theta"]))
+            for turns in (rope.get("beta_fast", 32.0), rope.get("beta_slow", 1.0))
+        ]
+        if rope.get("truncate", True):
+            ends = [math.floor(ends[0]), math.ceil(ends[1])]
+        ends = [max(ends[0], 0), min(ends[1], d - 1)]
+        blend = np.clip((np.arange(d // 2) - ends[0]) / (ends[1] - ends[0]), 0, 1)
+
+        def grown(mscale: float) -> float:
+            return 1 + 0.1 * mscale * math.log(rope["factor"])
+
+        both = rope.get("mscale"), rope.get("mscale_all_dim")
+        scale = rope.get("attention_factor", grown(both[0]) / grown(both[1]) if all(both) else grown(1))
+        return frequencies * (1 - blend) + frequencies / rope["factor"] * blend, scale
     if kind == "llama3":
         # Long waves are stretched, short ones kept, those between are blended (Llama 3.1's own scheme).
         scaled = []
@@ -159,8 +190,8 @@ def inverse_frequencies(config: dict[str, Any], d: int) -> Any:
                 blend = rope["original_max_position_embeddings"] / wave - rope["low_freq_factor"]
                 blend /= rope["high_freq_factor"] - rope["low_freq_factor"]
                 scaled.append((1 - blend) * f / rope["factor"] + blend * f)
-        return np.array(scaled)
-    return frequencies
+        return np.array(scaled), 1.0
+    return frequencies, 1.0
 
 
 def reference(config: dict[str, Any], weights: dict[str, Any], ids: Any) -> Any:
@@ -170,8 +201,9 @@ def reference(config: dict[str, Any], weights: dict[str, Any], ids: Any) -> Any:
     kv = config.get("num_key_value_heads", heads)
     d = config.get("head_dim", config["hidden_size"] // heads)
     t = len(ids)
-    angles = np.arange(t)[:, None] * inverse_frequencies(config, d)[None, :]
-    cos, sin = np.cos(angles)[:, None, :], np.sin(angles)[:, None, :]
+    frequencies, scale = inverse_frequencies(config, d)
+    angles = np.arange(t)[:, None] * frequencies[None, :]
+    cos, sin = scale * np.cos(angles)[:, None, :], scale * np.sin(angles)[:, None, :]
 
     def norm(x: Any, name: str) -> Any:
         return x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + config["rms_norm_eps"]) * w[name + ".weight"]
@@ -250,9 +282,9 @@ def prompts(vocab: int) -> list[Any]:
     return [rng.integers(0, vocab, n).astype(np.int32) for n in (70, 9, 33)]
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*CASES, *PYTHON_CASES])
 def test_variant(name: str, tmp_path: Path) -> None:
-    config = make(tmp_path, CASES[name], seed=len(name))
+    config = make(tmp_path, {**CASES, **PYTHON_CASES}[name], seed=len(name))
     weights = load(tmp_path)
     sequences = prompts(config["vocab_size"])
     for ids, logits in zip(sequences, ours(tmp_path, sequences), strict=True):
@@ -312,7 +344,9 @@ def test_bfloat16_activations(tmp_path: Path) -> None:
         ({"sliding_window": 4096}, "sliding_window"),
         ({"quantization_config": {"bits": 4}}, "quantization_config"),
         ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
-        ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "yarn"),
+        ({"rope_parameters": {"rope_type": "longrope", "factor": 2.0}}, "longrope"),
+        ({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "beta_fast": 32}}, "beta_fast"),
+        ({"num_experts": 8}, "num_experts: 8 is not supported: unknown option"),
         ({"rope_parameters": {"rope_type": "llama3", "factor": 2.0}}, "low_freq_factor"),
         ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
         ({"rope_parameters": None, "rope_scaling": {"type": "dynamic", "factor": 2.0}}, "dynamic"),
@@ -377,7 +411,7 @@ def compare_with_transformers() -> float:
     from transformers import LlamaForCausalLM
 
     worst = 0.0
-    for name, overrides in CASES.items():
+    for name, overrides in {**CASES, **PYTHON_CASES}.items():
         with tempfile.TemporaryDirectory() as folder:
             config = make(Path(folder), overrides, seed=len(name))
             model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float64, attn_implementation="eager")

@@ -205,6 +205,8 @@ def test_plan_of_a_checkpoint(environment: dict[str, str], root: Path) -> None:
     assert "peak liveness (bound)" in out
     out, _ = adcg_cli(environment, "plan", "--model", model, "--mode", "piecewise")
     assert "adcg.attention" in out
+    out, _ = adcg_cli(environment, "plan", "--model", f"{model}-nemotron_h")
+    assert "adcg.ssm" in out and "adcg.moe" in out
 
 
 @pytest.mark.parametrize("extra", [[], ["--capture", "upfront", "--temperature", "0.8", "--seed", "3"]])
@@ -229,6 +231,41 @@ def test_serve(environment: dict[str, str], root: Path, tmp_path: Path, extra: l
     assert [sum(steps.values()), sum(tokens * count for tokens, count in steps.items())] == [
         int(number.replace(",", "")) for number in total[1:3]
     ]
+
+
+@pytest.mark.parametrize("family", ["qwen3_5_moe", "nemotron_h", "glm4_moe_lite"])
+def test_serve_families(environment: dict[str, str], root: Path, family: str) -> None:
+    """Picked by config.json; every step equals eager's, and what is written is the golden continuation."""
+    script, model = (root / part for part in ("examples/python/serve.py", f"tests/data/models/tiny-go-{family}"))
+    arguments = ["--model", str(model), "--requests", "5", "--max-new", "24", "--gap", "3"]
+    done = subprocess.run(
+        [sys.executable, str(script), *arguments], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout[-1500:] + done.stderr
+    assert "equal eager's bit for bit" in done.stdout
+    assert "check: 5 of 5 requests wrote what golden.safetensors has" in done.stdout
+
+
+def test_serve_notices_a_wrong_token(environment: dict[str, str], root: Path, tmp_path: Path) -> None:
+    """A golden continuation that is not the model's fails the run."""
+    from safetensors.numpy import load_file, save_file
+
+    model = root / "tests" / "data" / "models" / "tiny-go"
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).symlink_to(model / name)
+    golden = load_file(model / "golden.safetensors")
+    for i in range(5):
+        tokens, logits = golden[f"tokens.{i}"], golden[f"logits.{i}"]
+        at = len(tokens) - 150  # within the continuation, which is 160 long
+        tokens[at] = (tokens[at] + 1) % 256
+        logits[at - 1, tokens[at]] = logits[at - 1].max() + 1  # so that it still looks like one
+    save_file(golden, tmp_path / "golden.safetensors")
+    script = str(root / "examples" / "python" / "serve.py")
+    arguments = ["--model", str(tmp_path), "--requests", "2", "--max-new", "100", "--no-check"]
+    done = subprocess.run(
+        [sys.executable, script, *arguments], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 1 and "check: 0 of 2 requests wrote" in done.stdout, done.stdout[-500:] + done.stderr
 
 
 def test_serve_is_the_same_in_every_schedule(environment: dict[str, str], root: Path) -> None:

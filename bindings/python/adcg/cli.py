@@ -79,14 +79,15 @@ def demo_graph(engine: adcg.Engine, max_tokens: int, max_seqs: int, layers: int 
 
 
 def _builder(path: str | None) -> ModuleType:
-    """The module that builds a Llama graph: examples/python/llama.py of the checkout, or --builder's."""
-    file = Path(path) if path else Path(__file__).resolve().parents[3] / "examples" / "python" / "llama.py"
+    """The module that builds a checkpoint's graph: examples/python/families.py of the checkout, or --builder's."""
+    file = Path(path) if path else Path(__file__).resolve().parents[3] / "examples" / "python" / "families.py"
     if not file.is_file():
         raise SystemExit(f"adcg plan: --model needs a builder: {file} is not there; give --builder FILE")
     spec = importlib.util.spec_from_file_location("adcg_builder", file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
+    sys.path.insert(0, str(file.parent))  # the modules beside it
     spec.loader.exec_module(module)
     return module
 
@@ -97,9 +98,12 @@ def _plan(args: argparse.Namespace) -> int:
         options["buckets"] = [int(size) for size in args.buckets.split(",")]
     with adcg.Engine(args.device) as engine:
         if args.model:
-            llama = _builder(args.builder)
-            config = llama.LlamaConfig.from_dir(args.model)
-            g = llama.build(engine, config, args.tokens, args.seqs, args.max_len, logits=args.logits)
+            builder = _builder(args.builder)
+            try:
+                config = builder.load_config(args.model)
+            except ValueError as error:
+                raise SystemExit(f"adcg plan: --model: {error}") from error
+            g = builder.build(engine, config, args.tokens, args.seqs, args.max_len, logits=args.logits)
         else:
             g = demo_graph(engine, args.tokens, args.seqs)
         with g:
@@ -202,8 +206,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     info.set_defaults(run=_info)
 
     plan = commands.add_parser("plan", help="the plan of a graph: partitions, offsets, lifetimes, bound")
-    plan.add_argument("--model", metavar="DIR", help="a Llama checkpoint (config.json is enough); else a demo graph")
-    plan.add_argument("--builder", metavar="FILE", help="the Python file that builds it (default: the checkout's)")
+    plan.add_argument("--model", metavar="DIR", help="a checkpoint (config.json is enough); else a demo graph")
+    plan.add_argument("--builder", metavar="FILE", help="the Python file that builds it: load_config, build")
     plan.add_argument("--tokens", type=int, default=512, help="max_tokens of the graph (default: 512)")
     plan.add_argument("--seqs", type=int, default=8, help="max_seqs (default: 8)")
     plan.add_argument("--max-len", type=int, default=1024, help="positions of a slot, with --model (default: 1024)")
