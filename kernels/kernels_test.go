@@ -3,6 +3,7 @@ package kernels_test
 import (
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -64,6 +65,29 @@ func attention(change ...func(in []piecewise.Type)) []piecewise.Type {
 	return in
 }
 
+// changed is a list of inputs with one of them put in.
+func changed(in []piecewise.Type, i int, to piecewise.Type) []piecewise.Type {
+	in = slices.Clone(in)
+	in[i] = to
+	return in
+}
+
+var sequences = []piecewise.Type{typ(i32, "S+1"), typ(i32, "S"), typ(i32, "S")}
+
+func convInputs() []piecewise.Type {
+	return append(append([]piecewise.Type{typ(bf16, "T", 10), typ(f32, 10, 4), typ(f32, 3, 10, 3)}, sequences...), typ(bf16, 10))
+}
+
+func ssmInputs() []piecewise.Type {
+	in := []piecewise.Type{typ(bf16, "T", 6, 8), typ(f32, "T", 6), typ(f32, 6), typ(bf16, "T", 2, 16), typ(bf16, "T", 2, 16), typ(bf16, 6), typ(f32, 6), typ(f32, 3, 6, 8, 16)}
+	return append(append(in, sequences...), typ(i32, "T"), typ(i32, "T"), typ(i32, "T"))
+}
+
+func deltaInputs(gates ...piecewise.Type) []piecewise.Type {
+	in := append([]piecewise.Type{typ(bf16, "T", 2, 8), typ(bf16, "T", 2, 8), typ(bf16, "T", 6, 12)}, gates...)
+	return append(append(in, typ(f32, 3, 6, 8, 12)), sequences...)
+}
+
 // mixture gives the inputs of moe: 6 experts, 2 a row.
 func mixture(change ...func(in []piecewise.Type)) []piecewise.Type {
 	in := []piecewise.Type{typ(bf16, "T", 16), typ(f32, "T", 2), typ(i32, "T", 2), typ(bf16, 6, 20, 16), typ(f32, 6, 16, 10)}
@@ -102,6 +126,14 @@ func TestInference(t *testing.T) {
 		{"adcg.concat", nil, []piecewise.Type{typ(f32, "T", 3), typ(f32, "T", 4), typ(f32, "T", 1)}, []piecewise.Type{typ(f32, "T", 8)}},
 		{"adcg.concat", attrs{"axis": {Int: 1}}, []piecewise.Type{typ(i32, "S", 3, 2), typ(i32, "S", 4, 2)}, []piecewise.Type{typ(i32, "S", 7, 2)}},
 		{"adcg.concat", attrs{"axis": {Int: 0}}, []piecewise.Type{typ(i32, 1), typ(i32, "S")}, []piecewise.Type{typ(i32, "S+1")}},
+		{"adcg.causal_conv1d", attrs{"activation": {String: "silu"}}, convInputs(), []piecewise.Type{typ(bf16, "T", 10)}},
+		{"adcg.causal_conv1d", nil, changed(convInputs(), 2, typ(bf16, 3, 10, 3))[:6], []piecewise.Type{typ(bf16, "T", 10)}},
+		{"adcg.ssm", attrs{"dt_min": {Float: 0.1}, "dt_max": {Float: 0.7}}, ssmInputs(), []piecewise.Type{typ(bf16, "T", 6, 8)}},
+		{"adcg.ssm", nil, ssmInputs()[:11], []piecewise.Type{typ(bf16, "T", 6, 8)}},
+		{"adcg.ssm_metadata", attrs{"chunk": {Int: 256}}, sequences[:1], []piecewise.Type{typ(i32, "T"), typ(i32, "T"), typ(i32, "T")}},
+		{"adcg.delta_rule", nil, deltaInputs(typ(f32, "T", 6)), []piecewise.Type{typ(bf16, "T", 6, 12)}},
+		{"adcg.gated_delta_rule", nil, deltaInputs(typ(f32, "T", 6), typ(bf16, "T", 6)), []piecewise.Type{typ(bf16, "T", 6, 12)}},
+		{"adcg.gdn_gating", nil, []piecewise.Type{typ(bf16, "T", 6), typ(bf16, "T", 6), typ(f32, 6), typ(bf16, 6)}, []piecewise.Type{typ(f32, "T", 6), typ(f32, "T", 6)}},
 		{"adcg.moe_router", attrs{"top_k": {Int: 8}}, []piecewise.Type{typ(bf16, "T", 64)}, []piecewise.Type{typ(f32, "T", 8), typ(i32, "T", 8)}},
 		{"adcg.moe_router", attrs{"scoring": {String: "sigmoid"}, "top_k": {Int: 6}, "n_group": {Int: 4}, "topk_group": {Int: 2}},
 			[]piecewise.Type{typ(f32, "S", 12), typ(f32, 12)}, []piecewise.Type{typ(f32, "S", 6), typ(i32, "S", 6)}},
@@ -184,6 +216,36 @@ func TestInferenceErrors(t *testing.T) {
 		{"adcg.concat", nil, []piecewise.Type{typ(f32, "T", 4), typ(f32, "S", 4)}, piecewise.ErrShape, "inputs[1]"},
 		{"adcg.concat", nil, []piecewise.Type{typ(f32, "T", 4), typ(bf16, "T", 4)}, piecewise.ErrDType, "inputs[1]"},
 		{"adcg.concat", attrs{"axis": {Int: 0}}, []piecewise.Type{typ(f32, "T", 4), typ(f32, "T", 4)}, piecewise.ErrShape, "inputs[0]"},
+		{"adcg.causal_conv1d", attrs{"activation": {String: "gelu"}}, convInputs(), piecewise.ErrAttribute, "activation"},
+		{"adcg.causal_conv1d", nil, changed(convInputs(), 0, typ(bf16, "S", 10)), piecewise.ErrShape, "x"},
+		{"adcg.causal_conv1d", nil, changed(convInputs(), 1, typ(f32, 9, 4)), piecewise.ErrShape, "weight"},
+		{"adcg.causal_conv1d", nil, changed(convInputs(), 1, typ(f32, 10, 1)), piecewise.ErrShape, "dim 1 must be 2 at least"},
+		{"adcg.causal_conv1d", nil, changed(convInputs(), 2, typ(f32, 3, 10, 4)), piecewise.ErrShape, "state"},
+		{"adcg.causal_conv1d", nil, changed(convInputs(), 2, typ(i32, 3, 10, 3)), piecewise.ErrDType, "state"},
+		{"adcg.causal_conv1d", nil, changed(convInputs(), 5, typ(i32, "T")), piecewise.ErrShape, "slot_idx"},
+		{"adcg.causal_conv1d", nil, changed(convInputs(), 6, typ(f32, 11)), piecewise.ErrShape, "bias"},
+		{"adcg.ssm", attrs{"dt_min": {Float: 0.5}, "dt_max": {Float: 0.1}}, ssmInputs(), piecewise.ErrAttribute, "dt_max"},
+		{"adcg.ssm", attrs{"dt_min": {Float: -1}}, ssmInputs(), piecewise.ErrAttribute, "dt_min"},
+		{"adcg.ssm", nil, changed(ssmInputs(), 1, typ(f32, "T", 5)), piecewise.ErrShape, "dt"},
+		{"adcg.ssm", nil, changed(ssmInputs(), 2, typ(f32, 5)), piecewise.ErrShape, "A"},
+		{"adcg.ssm", nil, changed(ssmInputs(), 3, typ(f32, "T", 2, 16)), piecewise.ErrDType, "B"},
+		{"adcg.ssm", nil, changed(ssmInputs(), 4, typ(bf16, "T", 2, 15)), piecewise.ErrShape, "C"},
+		{"adcg.ssm", nil, changed(changed(ssmInputs(), 3, typ(bf16, "T", 4, 16)), 4, typ(bf16, "T", 4, 16)), piecewise.ErrShape, "multiple"},
+		{"adcg.ssm", nil, changed(ssmInputs(), 7, typ(bf16, 3, 6, 8, 16)), piecewise.ErrDType, "state"},
+		{"adcg.ssm", nil, changed(ssmInputs(), 7, typ(f32, 3, 6, 16, 8)), piecewise.ErrShape, "state"},
+		{"adcg.ssm", nil, ssmInputs()[:13], piecewise.ErrShape, "all three"},
+		{"adcg.ssm", nil, changed(ssmInputs(), 12, typ(i32, "S")), piecewise.ErrShape, "chunk_offsets"},
+		{"adcg.ssm_metadata", attrs{"chunk": {Int: 0}}, sequences[:1], piecewise.ErrAttribute, "chunk"},
+		{"adcg.ssm_metadata", attrs{"chunk": {Int: 8}}, sequences[1:2], piecewise.ErrShape, "cu_seqlens"},
+		{"adcg.delta_rule", attrs{"scale": {Float: -1}}, deltaInputs(typ(f32, "T", 6)), piecewise.ErrAttribute, "scale"},
+		{"adcg.delta_rule", nil, changed(deltaInputs(typ(f32, "T", 6)), 1, typ(bf16, "T", 2, 9)), piecewise.ErrShape, "k"},
+		{"adcg.delta_rule", nil, changed(deltaInputs(typ(f32, "T", 6)), 2, typ(bf16, "T", 5, 12)), piecewise.ErrShape, "multiple"},
+		{"adcg.delta_rule", nil, deltaInputs(typ(f32, "T", 2)), piecewise.ErrShape, "beta"},
+		{"adcg.gated_delta_rule", nil, deltaInputs(typ(i32, "T", 6), typ(bf16, "T", 6)), piecewise.ErrDType, "g"},
+		{"adcg.gated_delta_rule", nil, changed(deltaInputs(typ(f32, "T", 6), typ(bf16, "T", 6)), 5, typ(f32, 3, 6, 12, 8)), piecewise.ErrShape, "state"},
+		{"adcg.gated_delta_rule", nil, changed(deltaInputs(typ(f32, "T", 6), typ(bf16, "T", 6)), 7, typ(i32, "S+1")), piecewise.ErrShape, "input_pos"},
+		{"adcg.gdn_gating", nil, []piecewise.Type{typ(bf16, "T", 6), typ(f32, "T", 6), typ(f32, 6), typ(f32, 6)}, piecewise.ErrDType, "b"},
+		{"adcg.gdn_gating", nil, []piecewise.Type{typ(bf16, "T", 6), typ(bf16, "T", 6), typ(f32, 5), typ(f32, 6)}, piecewise.ErrShape, "A_log"},
 		{"adcg.concat", attrs{"axis": {Int: 5}}, []piecewise.Type{typ(f32, "T", 4), typ(f32, "T", 4)}, piecewise.ErrAttribute, "axis"},
 		{"adcg.moe_router", attrs{"top_k": {Int: 2}}, []piecewise.Type{typ(i32, "T", 12)}, piecewise.ErrDType, "logits"},
 		{"adcg.moe_router", attrs{"top_k": {Int: 2}}, []piecewise.Type{typ(f32, "T", 3, 4)}, piecewise.ErrShape, "logits"},

@@ -8,7 +8,8 @@ import "github.com/libadcg/libadcg/piecewise"
 func Library() []piecewise.OpSchema {
 	return []piecewise.OpSchema{
 		embedding(), linear(), rmsNorm(), add(), siluMul(), rope(), attention(), attentionMetadata(), gatherTokens(), argmax(), reshape(),
-		slice(), concat(), moeRouter(), moe(),
+		slice(), concat(),
+		causalConv1d(), ssm(), ssmMetadata(), deltaRule(), gatedDeltaRule(), gdnGating(), moeRouter(), moe(),
 	}
 }
 

@@ -4,6 +4,7 @@
 
 #include <stdarg.h>
 #include <stdbool.h>
+#include <string.h>
 
 #include "host.h"
 
@@ -51,6 +52,58 @@ typedef struct adcgk_attend {
   float *largest, *total; /* [rows]: in, the sink's logit and 1 (or -inf and 0); out, the softmax's state */
 } adcgk_attend;
 
+/* A tile of channels of a causal convolution, over tokens of one sequence. `ld` floats are from tap to tap: the channels
+ * rounded up to a multiple of 16. */
+typedef struct adcgk_conv {
+  int64_t tokens, channels, taps, ld;
+  const void *x; /* [tokens, channels], rows ldx apart */
+  void *y;       /* likewise, ldy; may be x */
+  int64_t ldx, ldy;
+  bool bf16;           /* x and y */
+  bool round;          /* the history is rounded to bf16, as the state that it comes from */
+  bool silu;
+  const float *weight; /* [taps, ld] */
+  const float *bias;   /* [ld] */
+  float *history;      /* [taps - 1, ld]: in, the inputs before the first, oldest first; out, a ring of the last ones */
+} adcgk_conv;
+
+enum {
+  ADCGK_SCAN_TOKENS = 16, /* tokens for which a scan holds a part of the state in registers or L1 */
+  ADCGK_SCAN_ROWS = 16,   /* rows of an ssm's state that one call takes at most */
+  ADCGK_SCAN_VALUES = 32  /* columns of a delta rule's state that are updated together */
+};
+
+/* Rows of one head's state, over tokens of one sequence: S = S * decay + step * (x outer b), y = S . c + skip * x. */
+typedef struct adcgk_ssm {
+  int32_t tokens, rows;  /* up to ADCGK_SCAN_TOKENS, up to ADCGK_SCAN_ROWS */
+  int64_t n, ld;         /* elements of a row of the state; floats from token to token of b and c, a multiple of 16 */
+  const float *b, *c;    /* [tokens, ld], zeros behind n */
+  const float *step, *decay; /* [tokens] */
+  float skip;
+  const void *x; /* [tokens, rows], ldx apart */
+  void *y;       /* likewise, ldy; may be x */
+  int64_t ldx, ldy;
+  bool bf16;    /* x and y */
+  float *state; /* [rows, n] */
+} adcgk_ssm;
+
+/* Columns of one head's state, over tokens of one sequence: S = S * decay, S += key outer (beta * (v - key S)), out = query S. */
+typedef struct adcgk_delta {
+  int32_t tokens, keys;  /* up to ADCGK_SCAN_TOKENS; rows of the state */
+  int64_t ld;            /* floats from token to token of key and query */
+  const float *query, *key; /* [tokens, keys] */
+  const float *decay;    /* [tokens]; NULL: 1 */
+  const float *beta;     /* [tokens] */
+  const void *v;         /* [tokens, values], ldv apart */
+  void *out;             /* likewise, ldo; may be v */
+  int64_t ldv, ldo;
+  bool bf16; /* v and out */
+  int64_t values;
+  float *state; /* [keys, values], lds apart */
+  int64_t lds;
+  float *scratch; /* [keys, ADCGK_SCAN_VALUES] */
+} adcgk_delta;
+
 typedef enum adcgk_activation { ADCGK_SILU, ADCGK_GELU_TANH, ADCGK_RELU2 } adcgk_activation;
 
 typedef struct adcgk_kernels {
@@ -74,6 +127,18 @@ typedef struct adcgk_kernels {
   void (*rotate)(void *y, const void *x, bool bf16, int64_t half, const float *sine, const float *cosine, int64_t n);
   /* The lowest index of the largest element; a NaN is larger than all. */
   int64_t (*argmax)(const void *x, bool bf16, int64_t n);
+  /* The tap of the history's ring that is oldest afterwards. */
+  int64_t (*conv)(const adcgk_conv *c);
+  /* step[i] = clamp(softplus(dt[i] + bias)) and decay[i] = exp(step[i] * a), 16 of them; `high` may be infinite. */
+  void (*ssm_steps)(float *step, float *decay, const float *dt, float bias, float a, bool softplus, float low, float high);
+  void (*ssm)(const adcgk_ssm *a);
+  /* to[i] = from[i] * scale, or from[i] * rsqrt(sum(from^2) + eps) * scale. */
+  void (*delta_key)(float *to, const void *from, bool bf16, bool l2norm, float eps, float scale, int64_t n);
+  void (*exp)(float *y, const float *x, int64_t n);
+  void (*delta)(const adcgk_delta *a);
+  /* g = -exp(a_log) * softplus(a + dt_bias), beta = sigmoid(b) */
+  void (*gdn_gating)(float *g, float *beta, const void *a, const void *b, bool bf16, const void *a_log, bool a_log_bf16,
+                     const void *dt_bias, bool dt_bias_bf16, int64_t n);
   /* One row of router scores: the sigmoid of every logit, or the softmax over all. */
   void (*router_scores)(float *to, const void *logits, bool bf16, bool softmax, int64_t n);
   /* to[first + i] = activation(gate[i]) * up[i]; up NULL: activation(gate[i]). */
@@ -97,6 +162,14 @@ static inline int64_t adcgk_row(const DLTensor *t) {
   for (int32_t i = 1; i < t->ndim; i++) n *= t->shape[i];
   return n;
 }
+/* One number of a tensor of either float type. */
+static inline float adcgk_number(const void *from, bool bf16, int64_t i) {
+  if (!bf16) return ((const float *)from)[i];
+  const uint32_t bits = (uint32_t)((const uint16_t *)from)[i] << 16;
+  float number;
+  memcpy(&number, &bits, sizeof(number));
+  return number;
+}
 static inline int64_t adcgk_min(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t adcgk_max(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t adcgk_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -104,10 +177,13 @@ static inline int64_t adcgk_ceil_div(int64_t a, int64_t b) { return (a + b - 1) 
 /* Ends a launch with a formatted message. */
 adcg_status adcgk_fail(const adcg_op_call *call, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* Checks the real sequences of a step: cu_seqlens starts at 0, rises and ends at the step's tokens; no input_pos is
- * negative, and no sequence ends beyond `max_len` positions ("the cache holds 128 positions" is how `limit` ends the message). */
+/* Checks the real sequences of a step (sequences.c): cu_seqlens starts at 0, rises and ends at the step's tokens; no input_pos is
+ * negative, and no sequence ends beyond `max_len` positions ("the cache holds 128 positions" is how `limit` ends the message).
+ * input_pos may be NULL: then cu_seqlens alone. */
 adcg_status adcgk_check_sequences(const adcg_op_call *call, const int32_t *cu_seqlens, const int32_t *input_pos, int64_t max_len,
                                   const char *limit);
+/* Slots are in range, and no two sequences share one; `what` has the slots: "cache", "state". */
+adcg_status adcgk_check_slots(const adcg_op_call *call, const int32_t *slots, int64_t seqs, int64_t count, const char *what);
 
 /* ---- Ops ----------------------------------------------------------------------------------------------- */
 
@@ -125,6 +201,12 @@ adcg_status adcgk_gather_tokens(const adcg_op_call *call, void *user_data);
 adcg_status adcgk_argmax(const adcg_op_call *call, void *user_data);
 adcg_status adcgk_slice(const adcg_op_call *call, void *user_data);
 adcg_status adcgk_concat(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_causal_conv1d(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_ssm_scan(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_ssm_metadata(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_delta_rule(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_gated_delta_rule(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_gdn_gating(const adcg_op_call *call, void *user_data);
 adcg_status adcgk_moe_router(const adcg_op_call *call, void *user_data);
 adcg_status adcgk_moe_router_workspace(const adcg_op_call *call, size_t *out_bytes, void *user_data);
 adcg_status adcgk_moe(const adcg_op_call *call, void *user_data);

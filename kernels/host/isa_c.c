@@ -9,5 +9,8 @@
 #include "rows.h"
 #include "product.h"
 #include "attend.h"
+#include "conv.h"
+#include "ssm.h"
+#include "delta.h"
 #include "experts.h"
 #include "table.h"

@@ -11,6 +11,9 @@
 #include "rows.h"
 #include "product.h"
 #include "attend.h"
+#include "conv.h"
+#include "ssm.h"
+#include "delta.h"
 #include "experts.h"
 #include "table.h"
 

@@ -19,6 +19,12 @@ static const adcgk_op ops[] = {
     {"adcg.reshape", NULL, NULL, NULL},
     {"adcg.slice", adcgk_slice, NULL, NULL},
     {"adcg.concat", adcgk_concat, NULL, NULL},
+    {"adcg.causal_conv1d", adcgk_causal_conv1d, NULL, NULL},
+    {"adcg.ssm", adcgk_ssm_scan, NULL, NULL},
+    {"adcg.ssm_metadata", adcgk_ssm_metadata, NULL, NULL},
+    {"adcg.delta_rule", adcgk_delta_rule, NULL, NULL},
+    {"adcg.gated_delta_rule", adcgk_gated_delta_rule, NULL, NULL},
+    {"adcg.gdn_gating", adcgk_gdn_gating, NULL, NULL},
     {"adcg.moe_router", adcgk_moe_router, adcgk_moe_router_workspace, NULL},
     {"adcg.moe", adcgk_moe, adcgk_moe_workspace, NULL},
 };

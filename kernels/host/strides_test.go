@@ -114,6 +114,11 @@ func (c *stridedCase) run(t *testing.T, pool uintptr, pads [][]int64, inPlace in
 	} else {
 		in, out = in[:len(c.inputs)], in[len(c.inputs):]
 	}
+	out = slices.Clone(out)
+	for _, a := range moreOutputs[c.op] {
+		p := place(a.dtype, a.dims, make([]int64, len(a.dims)), a.bytes())
+		tensors, out = append(tensors, p), append(out, p.Tensor)
+	}
 	require.NoError(t, host.Launch(c.op, pool, c.attrs, in, out, c.batch), what)
 	var results [][]byte
 	for _, p := range tensors {
@@ -124,6 +129,9 @@ func (c *stridedCase) run(t *testing.T, pool uintptr, pads [][]int64, inPlace in
 	}
 	return append(results[len(c.inputs):], results[:len(c.inputs)]...)
 }
+
+// moreOutputs are of ops with several: what lies behind the first, always compact.
+var moreOutputs = map[string][]*array{"adcg.gdn_gating": {filled(piecewise.F32, 0, 37, 20)}}
 
 func stridedCases(rng *rand.Rand, dtype piecewise.DType) []stridedCase {
 	const rows = 37
@@ -174,7 +182,7 @@ func stridedCases(rng *rand.Rand, dtype piecewise.DType) []stridedCase {
 				append([]*array{r(rows, 4, 24), r(rows, kv, 24), r(rows, kv, 20)}, append(caches, ints(0, 30, 31, rows), ints(0, 9, 4), ints(2, 0, 3))...),
 				r(rows, 4, 20), host.Batch{PrefillSeqs: 2, PrefillTokens: rows - 1, DecodeSeqs: 1}, nil})
 	}
-	return cases
+	return append(cases, sequenceStrided(rng, dtype)...)
 }
 
 // TestStrides compares every op that takes strides, in every place that its schema names, with itself over compact
