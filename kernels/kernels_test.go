@@ -97,6 +97,21 @@ func mixture(change ...func(in []piecewise.Type)) []piecewise.Type {
 	return in
 }
 
+// paged puts a page table in the place of slot_idx, of inputs whose cu_seqlens is number i.
+func paged(in []piecewise.Type, i int) []piecewise.Type {
+	table := []piecewise.Type{typ(i32, "S+1"), typ(i32, 100), typ(i32, "S")}
+	return slices.Concat(in[:i+2], table, in[i+3:])
+}
+
+func mla(change ...func(in []piecewise.Type)) []piecewise.Type {
+	in := []piecewise.Type{typ(bf16, "T", 3, 16), typ(bf16, "T", 3, 8), typ(bf16, "T", 32), typ(bf16, "T", 8), typ(f32, 3*(16+20), 32), typ(f32, 4, 64, 40),
+		typ(i32, "S+1"), typ(i32, "S"), typ(i32, "S")}
+	for _, c := range change {
+		c(in)
+	}
+	return in
+}
+
 func TestInference(t *testing.T) {
 	type attrs = map[string]piecewise.Attr
 	for _, c := range []struct {
@@ -115,6 +130,13 @@ func TestInference(t *testing.T) {
 		{"adcg.rope", attrs{"rotary_dim": {Int: 8}}, []piecewise.Type{typ(f32, "T", 3, 16), typ(i32, "T")}, []piecewise.Type{typ(f32, "T", 3, 16)}},
 		{"adcg.attention", nil, attention(), []piecewise.Type{typ(f32, "T", 6, 24)}},
 		{"adcg.attention", nil, attention()[:8], []piecewise.Type{typ(f32, "T", 6, 24)}},
+		{"adcg.attention", nil, attention(func(in []piecewise.Type) { in[3].DType, in[4].DType = piecewise.F8E4M3, piecewise.F8E4M3 }), []piecewise.Type{typ(f32, "T", 6, 24)}},
+		{"adcg.paged_attention", nil, paged(attention(), 5), []piecewise.Type{typ(f32, "T", 6, 24)}},
+		{"adcg.mla_attention", nil, mla(), []piecewise.Type{typ(bf16, "T", 3, 20)}},
+		{"adcg.mla_attention", nil, mla(func(in []piecewise.Type) { in[5].DType = piecewise.F8E4M3 }), []piecewise.Type{typ(bf16, "T", 3, 20)}},
+		{"adcg.paged_mla_attention", nil, paged(mla(), 6), []piecewise.Type{typ(bf16, "T", 3, 20)}},
+		{"adcg.paged_metadata", attrs{"max_pages": {Int: 9}}, []piecewise.Type{typ(i32, "S+1"), typ(i32, 50)}, []piecewise.Type{typ(i32, "S", 9)}},
+		{"adcg.paged_metadata", attrs{"max_pages": {Int: 9}}, []piecewise.Type{typ(i32, "S+1"), typ(i32, "T")}, []piecewise.Type{typ(i32, "S", 9)}},
 		{"adcg.attention_metadata", nil, []piecewise.Type{typ(i32, "S+1"), typ(i32, "S")}, []piecewise.Type{typ(i32, "T"), typ(i32, "T")}},
 		{"adcg.gather_tokens", nil, []piecewise.Type{typ(f32, "T", 3, 4), typ(i32, "S")}, []piecewise.Type{typ(f32, "S", 3, 4)}},
 		{"adcg.argmax", nil, []piecewise.Type{typ(bf16, "S", 50)}, []piecewise.Type{typ(i32, "S")}},
@@ -155,6 +177,14 @@ func TestInferenceErrors(t *testing.T) {
 	type attrs = map[string]piecewise.Attr
 	put := func(i int, to piecewise.Type) []piecewise.Type {
 		return attention(func(in []piecewise.Type) { in[i] = to })
+	}
+	putMLA := func(i int, to piecewise.Type) []piecewise.Type {
+		return mla(func(in []piecewise.Type) { in[i] = to })
+	}
+	putPage := func(i int, to piecewise.Type) []piecewise.Type {
+		in := paged(attention(), 5)
+		in[i] = to
+		return in
 	}
 	rope := []piecewise.Type{typ(f32, "T", 3, 16), typ(i32, "T")}
 	logits := []piecewise.Type{typ(f32, "T", 12)}
@@ -198,6 +228,26 @@ func TestInferenceErrors(t *testing.T) {
 		{"adcg.attention", nil, put(7, typ(i32, "T")), piecewise.ErrShape, "slot_idx"},
 		{"adcg.attention", nil, put(8, typ(f32, 5)), piecewise.ErrShape, "sinks"},
 		{"adcg.attention", attrs{"window": {Int: -1}}, attention(), piecewise.ErrAttribute, "window"},
+		{"adcg.attention", nil, put(3, typ(i32, 3, 64, 2, 16)), piecewise.ErrDType, "k_cache"},
+		{"adcg.paged_attention", nil, putPage(7, typ(i32, "S")), piecewise.ErrShape, "cu_num_pages"},
+		{"adcg.paged_attention", nil, putPage(8, typ(f32, 100)), piecewise.ErrDType, "cache_loc"},
+		{"adcg.paged_attention", nil, putPage(8, typ(i32, 100, 1)), piecewise.ErrShape, "cache_loc"},
+		{"adcg.paged_attention", nil, putPage(9, typ(i32, "S+1")), piecewise.ErrShape, "last_page_len"},
+		{"adcg.paged_attention", nil, putPage(10, typ(f32, 5)), piecewise.ErrShape, "sinks"},
+		{"adcg.mla_attention", nil, putMLA(0, typ(bf16, "S", 3, 16)), piecewise.ErrShape, "q_nope"},
+		{"adcg.mla_attention", nil, putMLA(1, typ(bf16, "T", 2, 8)), piecewise.ErrShape, "q_pe"},
+		{"adcg.mla_attention", nil, putMLA(1, typ(f32, "T", 3, 8)), piecewise.ErrDType, "q_pe"},
+		{"adcg.mla_attention", nil, putMLA(2, typ(bf16, "T", 31)), piecewise.ErrShape, "weight"},
+		{"adcg.mla_attention", nil, putMLA(3, typ(bf16, "T", 9)), piecewise.ErrShape, "kpe"},
+		{"adcg.mla_attention", nil, putMLA(4, typ(f32, 3*36+1, 32)), piecewise.ErrShape, "weight"},
+		{"adcg.mla_attention", nil, putMLA(4, typ(f32, 3*16, 32)), piecewise.ErrShape, "weight"},
+		{"adcg.mla_attention", nil, putMLA(5, typ(f32, 4, 64, 41)), piecewise.ErrShape, "cache"},
+		{"adcg.mla_attention", nil, putMLA(5, typ(i32, 4, 64, 40)), piecewise.ErrDType, "cache"},
+		{"adcg.mla_attention", nil, putMLA(6, typ(i32, "S")), piecewise.ErrShape, "cu_seqlens"},
+		{"adcg.mla_attention", nil, putMLA(8, typ(i32, "T")), piecewise.ErrShape, "slot_idx"},
+		{"adcg.mla_attention", attrs{"scale": {Float: -1}}, mla(), piecewise.ErrAttribute, "scale"},
+		{"adcg.paged_metadata", attrs{"max_pages": {Int: 0}}, []piecewise.Type{typ(i32, "S+1"), typ(i32, 9)}, piecewise.ErrAttribute, "max_pages"},
+		{"adcg.paged_metadata", attrs{"max_pages": {Int: 1}}, []piecewise.Type{typ(i32, "S"), typ(i32, 9)}, piecewise.ErrShape, "cu_num_pages"},
 		{"adcg.attention_metadata", nil, []piecewise.Type{typ(i32, "S+1"), typ(i32, "T")}, piecewise.ErrShape, "input_pos"},
 		{"adcg.gather_tokens", nil, []piecewise.Type{typ(f32, "S", 4), typ(i32, "S")}, piecewise.ErrShape, "hidden"},
 		{"adcg.argmax", nil, []piecewise.Type{typ(f32, "T", 4, 4)}, piecewise.ErrShape, "x"},

@@ -7,8 +7,8 @@ import "github.com/libadcg/libadcg/piecewise"
 // Library gives the schemas of every built-in op, each call its own.
 func Library() []piecewise.OpSchema {
 	return []piecewise.OpSchema{
-		embedding(), linear(), rmsNorm(), add(), siluMul(), rope(), attention(), attentionMetadata(), gatherTokens(), argmax(), reshape(),
-		slice(), concat(),
+		embedding(), linear(), rmsNorm(), add(), siluMul(), rope(), attention(), pagedAttention(), mlaAttention(), pagedMLAAttention(),
+		attentionMetadata(), pagedMetadata(), gatherTokens(), argmax(), reshape(), slice(), concat(),
 		causalConv1d(), ssm(), ssmMetadata(), deltaRule(), gatedDeltaRule(), gdnGating(), moeRouter(), moe(),
 	}
 }

@@ -42,14 +42,19 @@ typedef struct adcgk_attend {
   int32_t d, dv; /* head dims of keys and of values */
   int32_t ldq, lda; /* floats from row to row of q and of sums */
   const float *q; /* [rows, ldq]; ldq is d rounded up to a multiple of 16, the rest zeros */
-  const int64_t *first, *end; /* [rows]: row r sees keys first[r] .. end[r]-1, at least one; both rise with r */
-  const void *keys, *values; /* key 0 of the slot, at this head */
+  const int64_t *first, *end; /* [rows]: row r sees keys first[r] .. end[r]-1; both rise with r */
+  /* Before each block: sets the next four so that keys `block` .. end-1, all of one block, can be read. */
+  void (*load)(struct adcgk_attend *a, int64_t block, int64_t end);
+  const void *source; /* load's own */
+  const void *keys, *values; /* of key `block` */
   int64_t key_stride, value_stride; /* elements from key to key */
-  bool cache_bf16;
+  bool cache_bf16; /* of keys and values */
   float scale, softcap; /* softcap 0: none */
   float *weights; /* [rows, ADCGK_KEY_BLOCK] of scratch */
-  float *sums; /* [rows, lda]: out, the weighted values; lda is a multiple of 16 */
-  float *largest, *total; /* [rows]: in, the sink's logit and 1 (or -inf and 0); out, the softmax's state */
+  /* The softmax's state, which attend takes on from where it stands: sums are 0, largest and total the sink's logit and
+   * 1 (or -inf and 0) at first, and keys may come in several calls, block after block. */
+  float *sums; /* [rows, lda]: the weighted values; lda is a multiple of 16 */
+  float *largest, *total; /* [rows] */
 } adcgk_attend;
 
 /* A tile of channels of a causal convolution, over tokens of one sequence. `ld` floats are from tap to tap: the channels
@@ -110,12 +115,18 @@ typedef struct adcgk_kernels {
   const char *name;
   /* Rows m0 .. m1-1 and columns n0 .. n1-1 of a product. */
   void (*product)(const adcgk_product *p, int64_t m0, int64_t m1, int64_t n0, int64_t n1);
-  /* Online softmax of a tile over all its keys: sums[r] / total[r] is the attention of row r. */
+  /* y[m][n] = sum over k of x[m][k] * w[k][n], k after k, for up to ADCGK_TILE_ROWS rows. y is f32, and ldy n rounded up
+   * to a multiple of 16 or more; there is no bias. */
+  void (*product_along)(const adcgk_product *p, int64_t m, int64_t n);
+  /* Online softmax of a tile over its keys: sums[r] / total[r] is the attention of row r. */
   void (*attend)(const adcgk_attend *a);
   /* to[i] = sums[i] / total */
   void (*divide)(void *to, bool to_bf16, const float *from, float divisor, int64_t n);
   /* to[i] = from[i] between f32 and bf16. */
   void (*convert)(void *to, bool to_bf16, const void *from, bool from_bf16, int64_t n);
+  /* Between f32 (or bf16) and fp8 e4m3: exact one way, to nearest even the other, saturating at +-448; NaN stays NaN. */
+  void (*from_fp8)(float *to, const uint8_t *from, int64_t n);
+  void (*to_fp8)(uint8_t *to, const void *from, bool from_bf16, int64_t n);
   /* One row: y = x * rsqrt(mean(x^2) + eps) * weight. y may be x. */
   void (*rms_norm)(void *y, const void *x, bool bf16, const void *weight, bool weight_bf16, float eps, int64_t n);
   /* y may be a or b. */
@@ -155,6 +166,7 @@ const adcgk_kernels *adcgk_active(void);
 
 static inline adcgk_pool *adcgk_pool_of(void *user_data) { return user_data ? ((adcgk_node *)user_data)->pool : NULL; }
 static inline bool adcgk_is_bf16(const DLTensor *t) { return t->dtype.code == kDLBfloat; }
+static inline bool adcgk_is_fp8(const DLTensor *t) { return t->dtype.code == kDLFloat8_e4m3fn; }
 static inline size_t adcgk_size(const DLTensor *t) { return (size_t)t->dtype.bits / 8; }
 /* Elements of a row: of all dims behind the first. */
 static inline int64_t adcgk_row(const DLTensor *t) {
@@ -189,6 +201,11 @@ adcg_status adcgk_check_slots(const adcg_op_call *call, const int32_t *slots, in
 
 adcg_status adcgk_linear(const adcg_op_call *call, void *user_data);
 adcg_status adcgk_attention(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_paged_attention(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_mla_attention(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_mla_workspace(const adcg_op_call *call, size_t *out_bytes, void *user_data);
+adcg_status adcgk_paged_mla_attention(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_paged_metadata(const adcg_op_call *call, void *user_data);
 adcg_status adcgk_attention_metadata(const adcg_op_call *call, void *user_data);
 adcg_status adcgk_rms_norm(const adcg_op_call *call, void *user_data);
 adcg_status adcgk_add(const adcg_op_call *call, void *user_data);

@@ -9,6 +9,43 @@ static void convert(void *to, bool to_bf16, const void *from, bool from_bf16, in
   }
 }
 
+/* fp8 e4m3: one lane at a time, and the compiler makes vectors of it; integers and exact sums, so that all give the same.
+ * No operation meets a denormal, which a host may have the CPU flush. */
+static void from_fp8(float *to, const uint8_t *from, int64_t n) {
+  for (int64_t i = 0; i < n; i++) {
+    const uint32_t code = from[i] & 0x7fu, sign = (uint32_t)(from[i] & 0x80u) << 24;
+    uint32_t bits = (code << 20) + (120u << 23), small = (code << 20) + (121u << 23);
+    float value; /* below 2^-6: 2^-6 * (1 + m/8) - 2^-6 */
+    memcpy(&value, &small, sizeof(value));
+    value -= 0x1p-6f;
+    memcpy(&small, &value, sizeof(small));
+    bits = code < 8 ? small : bits;
+    bits = code == 0x7f ? 0x7fc00000u : bits;
+    bits |= sign;
+    memcpy(to + i, &bits, sizeof(bits));
+  }
+}
+ALWAYS uint8_t fp8_of(uint32_t bits) {
+  const uint32_t magnitude = bits & 0x7fffffffu;
+  float small; /* below 2^-6: steps of 2^-9, as floats from 2^14 on have */
+  memcpy(&small, &magnitude, sizeof(small));
+  small = (magnitude < 0x3c800000u ? small : 0.0f) + 0x1p14f;
+  uint32_t denormal;
+  memcpy(&denormal, &small, sizeof(denormal));
+  uint32_t code = ((magnitude + 0x7ffffu + (magnitude >> 20 & 1u)) >> 20) - (120u << 3);
+  code = magnitude < 0x3c800000u ? denormal - 0x46800000u : code;
+  code = magnitude >= 0x43e00000u ? 0x7eu : code; /* 448 */
+  code = magnitude > 0x7f800000u ? 0x7fu : code;
+  return (uint8_t)(code | (bits >> 24 & 0x80u));
+}
+static void to_fp8(uint8_t *to, const void *from, bool from_bf16, int64_t n) {
+  if (from_bf16) {
+    for (int64_t i = 0; i < n; i++) to[i] = fp8_of((uint32_t)((const uint16_t *)from)[i] << 16);
+  } else {
+    for (int64_t i = 0; i < n; i++) to[i] = fp8_of(((const uint32_t *)from)[i]);
+  }
+}
+
 static void divide(void *to, bool to_bf16, const float *from, float divisor, int64_t n) {
   const vec by = v_set(divisor);
   for (int64_t i = 0; i < n; i += LANES) {

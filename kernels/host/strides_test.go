@@ -182,6 +182,17 @@ func stridedCases(rng *rand.Rand, dtype piecewise.DType) []stridedCase {
 				append([]*array{r(rows, 4, 24), r(rows, kv, 24), r(rows, kv, 20)}, append(caches, ints(0, 30, 31, rows), ints(0, 9, 4), ints(2, 0, 3))...),
 				r(rows, 4, 20), host.Batch{PrefillSeqs: 2, PrefillTokens: rows - 1, DecodeSeqs: 1}, nil})
 	}
+	mla := []*array{r(rows, 3, 24), r(rows, 3, 12), r(rows, 20), r(rows, 12), random(rng, other, 3*(24+17), 20)}
+	batch, lengths, at := host.Batch{PrefillSeqs: 2, PrefillTokens: rows - 1, DecodeSeqs: 1}, ints(0, 30, 36, rows), ints(0, 9, 4)
+	pages := []*array{lengths, at, ints(0, 2, 3, 4), ints(7, 3, 0, 1), ints(14, 15, 5)}
+	cases = append(cases,
+		stridedCase{"adcg.paged_attention", []piecewise.Attr{float("scale", 0), integer("window", 0), float("softcap", 0)},
+			append([]*array{r(rows, 4, 24), r(rows, 2, 24), r(rows, 2, 20), random(rng, other, 8, 16, 2, 24), random(rng, other, 8, 16, 2, 20)}, pages...),
+			r(rows, 4, 20), batch, nil},
+		stridedCase{"adcg.mla_attention", []piecewise.Attr{float("scale", 0)},
+			append(slices.Clone(mla), random(rng, other, 4, 64, 32), lengths, at, ints(2, 0, 3)), r(rows, 3, 17), batch, nil},
+		stridedCase{"adcg.paged_mla_attention", []piecewise.Attr{float("scale", 0)},
+			append(append(slices.Clone(mla), random(rng, other, 8, 16, 32)), pages...), r(rows, 3, 17), batch, nil})
 	return append(cases, sequenceStrided(rng, dtype)...)
 }
 

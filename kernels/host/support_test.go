@@ -43,6 +43,54 @@ func toBF16(f float32) uint16 {
 func fromBF16(h uint16) float32   { return math.Float32frombits(uint32(h) << 16) }
 func roundBF16(f float32) float32 { return fromBF16(toBF16(f)) }
 
+// fp8 gives the values of fp8 e4m3 by their definition: sign, 4 bits of exponent (bias 7), 3 of mantissa; 0x7f and 0xff are NaN.
+var fp8 = func() (values [256]float32) {
+	for code := range values {
+		exponent, mantissa := code>>3&15, float64(code&7)
+		v := math.Ldexp(1+mantissa/8, exponent-7)
+		if exponent == 0 {
+			v = math.Ldexp(mantissa, -9)
+		}
+		if code&0x7f == 0x7f {
+			v = math.NaN()
+		}
+		if code >= 128 {
+			v = math.Copysign(v, -1)
+		}
+		values[code] = float32(v)
+	}
+	return values
+}()
+
+// toFP8 finds the nearest of all 256 values, the even one of two, 448 for what is beyond.
+func toFP8(f float32) uint8 {
+	if f != f {
+		return 0x7f
+	}
+	best, distance := 0, math.Inf(1)
+	for code := range 0x7f {
+		d := math.Abs(math.Min(math.Abs(float64(f)), 448) - float64(fp8[code]))
+		if d < distance || d == distance && code%2 == 0 {
+			best, distance = code, d
+		}
+	}
+	if math.Signbit(float64(f)) {
+		best |= 0x80
+	}
+	return uint8(best)
+}
+
+// rounded is f as an element of some type.
+func rounded(f float32, dtype piecewise.DType) float32 {
+	switch dtype {
+	case piecewise.BF16:
+		return roundBF16(f)
+	case piecewise.F8E4M3:
+		return fp8[toFP8(f)]
+	}
+	return f
+}
+
 // random gives normal numbers, rounded to the element type.
 func random(rng *rand.Rand, dtype piecewise.DType, dims ...int64) *array {
 	a := &array{dtype: dtype, dims: dims, f: make([]float32, count(dims))}
@@ -96,6 +144,10 @@ func (a *array) up() host.Tensor {
 			h[i] = toBF16(f)
 		}
 		copy(m, bytesOf(h))
+	case piecewise.F8E4M3:
+		for i, f := range a.f {
+			m[i] = toFP8(f)
+		}
 	}
 	return t
 }
@@ -112,6 +164,10 @@ func (a *array) down(t host.Tensor) {
 		copy(bytesOf(h), m)
 		for i := range h {
 			a.f[i] = fromBF16(h[i])
+		}
+	case piecewise.F8E4M3:
+		for i, code := range m {
+			a.f[i] = fp8[code]
 		}
 	}
 }

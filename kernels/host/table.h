@@ -2,9 +2,12 @@
 const adcgk_kernels TABLE = {
     .name = ISA,
     .product = product,
+    .product_along = product_along,
     .attend = attend,
     .divide = divide,
     .convert = convert,
+    .from_fp8 = from_fp8,
+    .to_fp8 = to_fp8,
     .rms_norm = rms_norm,
     .add = add,
     .silu_mul = silu_mul,

@@ -34,18 +34,11 @@ static adcg_status run(const adcgk_op *op, uintptr_t node_pool, adcg_op_call *ca
 	pthread_setspecific(message_key, NULL);
 	return status;
 }
-// The workspace is filled with ones: NaN as a float, -1 as an index.
-static adcg_status give_workspace(const adcgk_op *op, adcg_op_call *call) {
-	adcg_batch batch = {.struct_size = sizeof(batch)};
-	if (!op->workspace) return ADCG_OK;
-	call->batch = &batch; // shapes alone matter
-	adcg_status status = op->workspace(call, &call->workspace_bytes, NULL);
-	if (status != ADCG_OK || call->workspace_bytes == 0) return status;
-	call->workspace = aligned_alloc(64, (call->workspace_bytes + 63) / 64 * 64);
-	memset(call->workspace, 0xff, call->workspace_bytes);
-	return ADCG_OK;
-}
 static void *at(uintptr_t address) { return (void *)address; }
+static adcg_status workspace_bytes(const adcgk_op *op, adcg_op_call *call, size_t *bytes) {
+	*bytes = 0;
+	return op->workspace ? op->workspace(call, bytes, NULL) : ADCG_OK;
+}
 static void *allocate(size_t size) {
 	return aligned_alloc(64, (size + 64) / 64 * 64);
 }
@@ -181,10 +174,15 @@ func NewLaunch(name string, attrs []piecewise.Attr, inputs, outputs []Tensor, ba
 	p.call.phase = C.ADCG_PHASE_REPLAY
 	p.call.num_inputs, p.call.num_outputs, p.call.num_attrs = C.int32_t(len(inputs)), C.int32_t(len(outputs)), C.int32_t(len(attrs))
 	p.call.inputs, p.call.outputs, p.call.attrs = tensors(inputs), tensors(outputs), &list[0]
-	if status := C.give_workspace(p.op, p.call); status != C.ADCG_OK {
+	size := &allocate[C.size_t](p, 1)[0]
+	if status := C.workspace_bytes(p.op, p.call, size); status != C.ADCG_OK {
 		panic(fmt.Sprintf("workspace of %s: status %d", name, status))
 	}
-	p.owned = append(p.owned, p.call.workspace)
+	if *size > 0 { // of bytes that make NaN, as an arena may hold anything
+		scratch := allocate[byte](p, int(*size))
+		C.memset(unsafe.Pointer(&scratch[0]), 0xff, *size)
+		p.call.workspace, p.call.workspace_bytes = unsafe.Pointer(&scratch[0]), *size
+	}
 	return p
 }
 

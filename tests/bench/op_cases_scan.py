@@ -1,5 +1,5 @@
-"""bench_ops' cases of ops with a recurrent state. The peers are the functions that transformers runs on a CPU: chunked for
-a prompt, one update for a token. Without transformers they are the recurrence in torch, token by token."""
+"""bench_ops' cases of ops with a recurrent state. The peers are what transformers runs on a CPU: chunked for a prompt,
+one update for a token. Without transformers they are the recurrence in torch, token by token."""
 
 from __future__ import annotations
 
