@@ -202,6 +202,7 @@ func TestMoeRouterTiesAndExtremes(t *testing.T) {
 		{"all zero weights are not divided by zero", routing{sigmoid: true, norm: true, k: 2, logits: row(-inf, -inf, -inf)}, []int32{0, 1}, []float32{0, 0}},
 		{"equal groups: the first", routing{sigmoid: true, k: 2, groups: 3, top: 1, logits: row(0, 0, 0, 0, 0, 0)}, []int32{0, 1}, []float32{0.5, 0.5}},
 		{"sums of two, not the largest: 0.9 + 0 against 0.5 + 0.5", routing{sigmoid: true, k: 1, groups: 2, top: 1, logits: row(2.2, -inf, 0, 0)}, []int32{2}, []float32{0.5}},
+		{"a tie across groups goes to the lower expert, not to the better group", routing{sigmoid: true, k: 2, groups: 3, top: 2, logits: row(0, 0, 0, 1, -5, -5)}, []int32{0, 3}, nil},
 		{"a bias of -inf inside an accepted group still goes before a rejected one",
 			routing{sigmoid: true, k: 2, groups: 2, top: 1, logits: row(0, 0, 9, 9), bias: flat(5, 5, -inf, 0)}, []int32{0, 1}, []float32{0.5, 0.5}},
 		{"the bias chooses and does not weigh", routing{sigmoid: true, k: 1, logits: row(0, 9), bias: flat(3, -3)}, []int32{0}, []float32{0.5}},

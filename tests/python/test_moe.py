@@ -54,7 +54,13 @@ def block(g: adcg.Graph, rng: np.random.Generator) -> dict[str, Any]:
     w = {name: g.weight(name, "float32", shape) for name, shape in shapes.items()}
     x = g.input("x", "float32", [g.tokens, HIDDEN])
     scores, indices = g.moe_router(
-        g.linear(x, w["router"]), w["bias"], scoring="sigmoid", top_k=K, n_group=4, topk_group=2, routed_scaling_factor=2.5
+        g.linear(x, w["router"]),
+        w["bias"],
+        scoring="sigmoid",
+        top_k=K,
+        n_group=4,
+        topk_group=2,
+        routed_scaling_factor=2.5,
     )
     routed = g.moe(x, scores, indices, w["experts_up"], w["experts_down"])
     shared = g.linear(g.silu_mul(g.linear(x, w["gate"]), g.linear(x, w["up"])), w["down"])
@@ -88,7 +94,11 @@ def test_bad_index_ends_the_step(engine: adcg.Engine, rng: np.random.Generator) 
         weights = {"up": np.ones((4, INNER, HIDDEN), np.float32), "down": np.ones((4, HIDDEN, INNER), np.float32)}
         with g.compile(weights, buckets=[8]) as exec_:
             batch = adcg.Batch(decode_seqs=3)
-            inputs = [np.ones((3, HIDDEN), np.float32), np.ones((3, 2), np.float32), np.array([[0, 1], [3, 4], [0, 0]], np.int32)]
+            inputs = [
+                np.ones((3, HIDDEN), np.float32),
+                np.ones((3, 2), np.float32),
+                np.array([[0, 1], [3, 4], [0, 0]], np.int32),
+            ]
             with pytest.raises(adcg.AdcgError, match=r"indices\[1\]\[1\] is 4, there are 4 experts"):
                 exec_.replay(batch, inputs)
             inputs[2][1, 1] = 2
