@@ -170,12 +170,17 @@ CUresult cuStreamEndCapture(CUstream handle, CUgraph *out) {
     LEAVE(CUDA_ERROR_STREAM_CAPTURE_UNMATCHED);
   }
   CUresult status = CUDA_SUCCESS;
-  if (capture->thread != fc_thread() && capture->mode != CU_STREAM_CAPTURE_MODE_RELAXED) status = CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD;
-  else if (!capture->valid) status = CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
-  else if (!joined(capture)) status = CUDA_ERROR_STREAM_CAPTURE_UNJOINED;
+  if (capture->thread != fc_thread() && capture->mode != CU_STREAM_CAPTURE_MODE_RELAXED)
+    status = CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD;
+  else if (!capture->valid)
+    status = CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
+  else if (!joined(capture))
+    status = CUDA_ERROR_STREAM_CAPTURE_UNJOINED;
   fc_graph *graph = finish(capture);
-  if (status || !out) fc_graph_end(graph);
-  else *out = (CUgraph)graph;
+  if (status || !out)
+    fc_graph_end(graph);
+  else
+    *out = (CUgraph)graph;
   LEAVE(status);
 }
 
@@ -246,7 +251,8 @@ CUresult cuStreamUpdateCaptureDependencies(CUstream stream, CUgraphNode *nodes, 
   LEAVE(update(stream, nodes, count, flags));
 }
 
-CUresult cuStreamUpdateCaptureDependencies_v2(CUstream stream, CUgraphNode *nodes, const CUgraphEdgeData *edges, size_t count, unsigned flags) {
+CUresult cuStreamUpdateCaptureDependencies_v2(CUstream stream, CUgraphNode *nodes, const CUgraphEdgeData *edges, size_t count,
+                                              unsigned flags) {
   ENTER(0);
   CHECK(!edges, CUDA_ERROR_NOT_SUPPORTED); /* programmatic edges */
   LEAVE(update(stream, nodes, count, flags));

@@ -11,10 +11,14 @@ static CUDA_MEMCPY3D flat(CUdeviceptr dst, int dst_type, CUdeviceptr src, int sr
   memset(&p, 0, sizeof p);
   p.srcMemoryType = src_type;
   p.dstMemoryType = dst_type;
-  if (src_type == CU_MEMORYTYPE_HOST) p.srcHost = (const void *)(uintptr_t)src;
-  else p.srcDevice = src;
-  if (dst_type == CU_MEMORYTYPE_HOST) p.dstHost = (void *)(uintptr_t)dst;
-  else p.dstDevice = dst;
+  if (src_type == CU_MEMORYTYPE_HOST)
+    p.srcHost = (const void *)(uintptr_t)src;
+  else
+    p.srcDevice = src;
+  if (dst_type == CU_MEMORYTYPE_HOST)
+    p.dstHost = (void *)(uintptr_t)dst;
+  else
+    p.dstDevice = dst;
   p.WidthInBytes = bytes;
   p.Height = p.Depth = 1;
   return p;

@@ -53,7 +53,8 @@ FAKECUDA_API(cuStreamWaitEvent, CUstream stream, CUevent event, unsigned flags)
 FAKECUDA_API(cuStreamBeginCapture_v2, CUstream stream, int mode)
 FAKECUDA_API(cuStreamEndCapture, CUstream stream, CUgraph *graph)
 FAKECUDA_API(cuStreamIsCapturing, CUstream stream, int *status)
-FAKECUDA_API(cuStreamGetCaptureInfo_v2, CUstream stream, int *status, uint64_t *id, CUgraph *graph, const CUgraphNode **nodes, size_t *count)
+FAKECUDA_API(cuStreamGetCaptureInfo_v2, CUstream stream, int *status, uint64_t *id, CUgraph *graph, const CUgraphNode **nodes,
+             size_t *count)
 FAKECUDA_API(cuStreamGetCaptureInfo_v3, CUstream stream, int *status, uint64_t *id, CUgraph *graph, const CUgraphNode **nodes,
              const CUgraphEdgeData **edges, size_t *count)
 FAKECUDA_API(cuStreamUpdateCaptureDependencies, CUstream stream, CUgraphNode *nodes, size_t count, unsigned flags)

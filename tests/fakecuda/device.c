@@ -67,10 +67,8 @@ CUresult cuDeviceGetAttribute(int *value, int attribute, CUdevice device) {
   } known[] = {
       {1, 1024},        /* threads of a block */
       {2, 1024},        /* block x, y, z */
-      {3, 1024},        {4, 64},
-      {5, 2147483647},  /* grid x, y, z */
-      {6, 65535},       {7, 65535},
-      {8, 49152},       /* shared memory of a block */
+      {3, 1024},        {4, 64},     {5, 2147483647},  /* grid x, y, z */
+      {6, 65535},       {7, 65535},  {8, 49152},       /* shared memory of a block */
       {9, 65536},       /* constant memory */
       {10, 32},         /* warp */
       {11, 2147483647}, /* pitch */
@@ -80,16 +78,13 @@ CUresult cuDeviceGetAttribute(int *value, int attribute, CUdevice device) {
       {15, 1},          /* overlap */
       {16, 132},        /* multiprocessors */
       {31, 1},          /* concurrent kernels */
-      {36, 3201000},    {37, 6144},
-      {38, 62914560},   /* level-2 cache */
+      {36, 3201000},    {37, 6144},  {38, 62914560},   /* level-2 cache */
       {39, 2048},       /* threads of a multiprocessor */
       {40, 3},          /* copy engines */
       {41, 1},          /* unified addressing */
       {75, 9},          /* compute capability */
-      {76, 0},          {78, 1},
-      {81, 233472},     /* shared memory of a multiprocessor */
-      {82, 65536},      {83, 1},
-      {97, 232448},     /* shared memory of a block, opt-in */
+      {76, 0},          {78, 1},     {81, 233472},     /* shared memory of a multiprocessor */
+      {82, 65536},      {83, 1},     {97, 232448},     /* shared memory of a block, opt-in */
       {102, 1},         /* virtual memory management */
       {106, 32},        {111, 1024}, /* reserved shared memory of a block */
       {115, 1},         /* memory pools */

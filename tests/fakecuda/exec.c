@@ -35,7 +35,8 @@ static bool launchable_from_device(const fc_graph *graph) {
       case CU_GRAPH_NODE_TYPE_KERNEL:
       case CU_GRAPH_NODE_TYPE_MEMSET: break;
       case CU_GRAPH_NODE_TYPE_MEMCPY:
-        if (node->payload->copy.srcMemoryType != CU_MEMORYTYPE_DEVICE || node->payload->copy.dstMemoryType != CU_MEMORYTYPE_DEVICE) return false;
+        if (node->payload->copy.srcMemoryType != CU_MEMORYTYPE_DEVICE || node->payload->copy.dstMemoryType != CU_MEMORYTYPE_DEVICE)
+          return false;
         break;
       case CU_GRAPH_NODE_TYPE_GRAPH:
         if (!launchable_from_device(node->child)) return false;
@@ -155,8 +156,10 @@ static bool plan_graph(plan *to, const fc_graph *graph, uint64_t *seed) {
   bool ok = order && fc_graph_order(graph, order, seed);
   for (size_t i = 0; i < graph->num_nodes && ok; i++) {
     const fc_node *node = order[i];
-    if (node->child) ok = plan_graph(to, node->child, seed);
-    else if (node->payload && node->enabled) ok = plan_add(to, node->payload);
+    if (node->child)
+      ok = plan_graph(to, node->child, seed);
+    else if (node->payload && node->enabled)
+      ok = plan_add(to, node->payload);
   }
   free(order);
   return ok;
@@ -167,7 +170,8 @@ static CUresult plan_memory(const plan *of, const fc_exec *exec) {
   for (size_t i = 0; i < of->count; i++) {
     if (of->payloads[i]->type != CU_GRAPH_NODE_TYPE_MEM_ALLOC) continue;
     const fc_region *region = fc_region_at(of->payloads[i]->address);
-    if (!region || (region->outstanding && !(exec->flags & CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH))) return CUDA_ERROR_INVALID_VALUE;
+    if (!region || (region->outstanding && !(exec->flags & CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH)))
+      return CUDA_ERROR_INVALID_VALUE;
   }
   for (size_t i = 0; i < of->count; i++) {
     fc_region *region = fc_region_at(of->payloads[i]->address);

@@ -62,8 +62,10 @@ fc_node *fc_node_add(fc_graph *graph, int type, fc_node *const *deps, size_t cou
     node->enabled = true;
     for (size_t i = 0; i < count && ok; i++) ok = fc_node_depend(node, deps[i]);
     if (ok) ok = fc_node_list_add(&graph->nodes, &graph->num_nodes, &graph->cap_nodes, node);
-    if (ok) node->payload = payload;
-    else node_end(node);
+    if (ok)
+      node->payload = payload;
+    else
+      node_end(node);
   }
   if (!ok) fc_payload_drop(payload);
   return ok ? node : NULL;

@@ -164,7 +164,8 @@ static void compute(machine *m, const ptx_instruction *i) {
   switch (i->op) {
     case PTX_LD_PARAM:
       result = 0;
-      if (i->a.value + i->type.bits / 8u <= m->payload->k.function->packed_bytes) memcpy(&result, m->payload->k.packed + i->a.value, i->type.bits / 8u);
+      if (i->a.value + i->type.bits / 8u <= m->payload->k.function->packed_bytes)
+        memcpy(&result, m->payload->k.packed + i->a.value, i->type.bits / 8u);
       break;
     case PTX_SETP: result = compare(i, a, b); break;
     case PTX_SELP: result = c & 1 ? a : b; break;
@@ -183,9 +184,12 @@ static bool run_thread(machine *m, const fc_program *program, uint64_t *instruct
     ++*instructions;
     if (i->guard >= 0 && (m->registers[i->guard] & 1) == (uint64_t)i->negated) continue;
     if (i->op == PTX_RET) return true;
-    if (i->op == PTX_BRA) at = i->target;
-    else if (i->op != PTX_LD && i->op != PTX_ST) compute(m, i);
-    else if (!access_memory(m, i)) return false;
+    if (i->op == PTX_BRA)
+      at = i->target;
+    else if (i->op != PTX_LD && i->op != PTX_ST)
+      compute(m, i);
+    else if (!access_memory(m, i))
+      return false;
   }
   return true;
 }

@@ -21,9 +21,12 @@ static CUresult pack_extra(const fc_function *function, void *const *extra, fc_p
   const void *buffer = NULL;
   const size_t *size = NULL;
   for (int i = 0; i < 8 && extra[2 * i] != CU_LAUNCH_PARAM_END; i++) {
-    if (extra[2 * i] == CU_LAUNCH_PARAM_BUFFER_POINTER) buffer = extra[2 * i + 1];
-    else if (extra[2 * i] == CU_LAUNCH_PARAM_BUFFER_SIZE) size = extra[2 * i + 1];
-    else return CUDA_ERROR_INVALID_VALUE;
+    if (extra[2 * i] == CU_LAUNCH_PARAM_BUFFER_POINTER)
+      buffer = extra[2 * i + 1];
+    else if (extra[2 * i] == CU_LAUNCH_PARAM_BUFFER_SIZE)
+      size = extra[2 * i + 1];
+    else
+      return CUDA_ERROR_INVALID_VALUE;
   }
   if (!size || !*size || !buffer) return function->num_params ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
   if (*size > function->packed_bytes) return CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES;
@@ -101,9 +104,12 @@ static struct {
 static void strayed(int number, siginfo_t *info, void *context) {
   if (guard.thread == fc_thread()) siglongjmp(guard.back, 1);
   const struct sigaction *before = number == SIGBUS ? &guard.bus : &guard.segv;
-  if (before->sa_flags & SA_SIGINFO) before->sa_sigaction(number, info, context);
-  else if (before->sa_handler != SIG_DFL && before->sa_handler != SIG_IGN) before->sa_handler(number);
-  else sigaction(number, before, NULL); /* strikes again, and ends the process as it would have */
+  if (before->sa_flags & SA_SIGINFO)
+    before->sa_sigaction(number, info, context);
+  else if (before->sa_handler != SIG_DFL && before->sa_handler != SIG_IGN)
+    before->sa_handler(number);
+  else
+    sigaction(number, before, NULL); /* strikes again, and ends the process as it would have */
 }
 
 static CUresult run_native(fakecuda_kernel_fn run, const fakecuda_launch *how, const char *name) {

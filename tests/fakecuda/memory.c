@@ -17,8 +17,10 @@ size_t fc_memory_used(void) {
   for (size_t i = 0; i < fc.num_regions; i++) {
     const fc_region *region = &fc.regions[i];
     if (region->kind == FC_HOST || region->kind == FC_MAPPED) continue;
-    if (region->size < MIB) small += (region->size + 511) & ~(size_t)511;
-    else large += blocks(region->size);
+    if (region->size < MIB)
+      small += (region->size + 511) & ~(size_t)511;
+    else
+      large += blocks(region->size);
   }
   return blocks(small) + large + fc_physical_bytes() + blocks(cost.held);
 }
@@ -77,8 +79,10 @@ CUresult cuMemFree_v2(CUdeviceptr address) {
   region = starting_at(address);
   CHECK(region, CUDA_ERROR_INVALID_VALUE);
   region->outstanding = false;
-  if (region->kind == FC_GRAPH_ALLOC) fc_region_expose(region->base, region->size, false, false);
-  else fc_region_free(region);
+  if (region->kind == FC_GRAPH_ALLOC)
+    fc_region_expose(region->base, region->size, false, false);
+  else
+    fc_region_free(region);
   LEAVE(CUDA_SUCCESS);
 }
 
@@ -211,8 +215,11 @@ CUresult cuPointerGetAttribute(void *data, int attribute, CUdeviceptr address) {
     case 13: narrow = 1; break; /* mapped */
     default: LEAVE(CUDA_ERROR_INVALID_VALUE);
   }
-  if (attribute == 8 || attribute == 13) *(unsigned char *)data = (unsigned char)narrow;
-  else if (attribute == 2 || attribute == 9) memcpy(data, &narrow, sizeof narrow);
-  else memcpy(data, &wide, sizeof wide);
+  if (attribute == 8 || attribute == 13)
+    *(unsigned char *)data = (unsigned char)narrow;
+  else if (attribute == 2 || attribute == 9)
+    memcpy(data, &narrow, sizeof narrow);
+  else
+    memcpy(data, &wide, sizeof wide);
   LEAVE(CUDA_SUCCESS);
 }

@@ -141,8 +141,10 @@ static CUresult load(const void *image, bool library, fc_module **out) {
   module->life = module->context->life;
   module->library = library;
   CUresult status = load_image(module, image);
-  if (status) fc_module_end(module);
-  else *out = module;
+  if (status)
+    fc_module_end(module);
+  else
+    *out = module;
   return status;
 }
 
@@ -268,8 +270,10 @@ CUresult cuFuncSetAttribute(CUfunction handle, int attribute, int value) {
   TRY(function_of(handle, &function));
   CHECK(attribute == 8 || attribute == 9, CUDA_ERROR_INVALID_VALUE);
   CHECK(attribute == 8 ? value >= 0 && value <= MAX_SHARED : value >= -1 && value <= 100, CUDA_ERROR_INVALID_VALUE);
-  if (attribute == 8) function->max_dynamic_shared = value;
-  else function->carveout = value;
+  if (attribute == 8)
+    function->max_dynamic_shared = value;
+  else
+    function->carveout = value;
   LEAVE(CUDA_SUCCESS);
 }
 

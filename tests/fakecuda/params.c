@@ -22,8 +22,10 @@ CUresult fc_kernel_payload(const CUDA_KERNEL_NODE_PARAMS *params, fc_payload **o
   payload->k.body->refs++;
   CUresult status = fc_params_pack(function, params->kernelParams, params->extra, payload);
   if (!status) status = fc_launch_check(function, grid, block, params->sharedMemBytes);
-  if (status) fc_payload_drop(payload);
-  else *out = payload;
+  if (status)
+    fc_payload_drop(payload);
+  else
+    *out = payload;
   return status;
 }
 
@@ -90,7 +92,9 @@ CUresult fc_copy_run(const fc_payload *payload) {
 
 /* ---- Memsets -------------------------------------------------------------------------------------------------------------------- */
 
-static size_t set_extent(const CUDA_MEMSET_NODE_PARAMS *p) { return (p->height - 1) * (p->height > 1 ? p->pitch : 0) + p->width * p->elementSize; }
+static size_t set_extent(const CUDA_MEMSET_NODE_PARAMS *p) {
+  return (p->height - 1) * (p->height > 1 ? p->pitch : 0) + p->width * p->elementSize;
+}
 
 CUresult fc_set_payload(const CUDA_MEMSET_NODE_PARAMS *p, fc_context *context, fc_payload **out) {
   if (!p || !p->width || !p->height || (p->elementSize != 1 && p->elementSize != 2 && p->elementSize != 4)) return CUDA_ERROR_INVALID_VALUE;

@@ -122,10 +122,11 @@ static bool op_of(const char *name, ptx_op *op) {
   static const struct {
     const char *name;
     ptx_op op;
-  } ops[] = {{"ld", PTX_LD},   {"st", PTX_ST},   {"mov", PTX_MOV}, {"cvta", PTX_MOV},  {"add", PTX_ADD},   {"sub", PTX_SUB}, {"mul", PTX_MUL},
-             {"mad", PTX_MAD}, {"fma", PTX_MAD}, {"div", PTX_DIV}, {"rem", PTX_REM},   {"min", PTX_MIN},   {"max", PTX_MAX}, {"and", PTX_AND},
-             {"or", PTX_OR},   {"xor", PTX_XOR}, {"not", PTX_NOT}, {"neg", PTX_NEG},   {"shl", PTX_SHL},   {"shr", PTX_SHR}, {"setp", PTX_SETP},
-             {"cvt", PTX_CVT}, {"bra", PTX_BRA}, {"ret", PTX_RET}, {"selp", PTX_SELP}, {"exit", PTX_RET}};
+  } ops[] = {{"ld", PTX_LD},     {"st", PTX_ST},   {"mov", PTX_MOV},   {"cvta", PTX_MOV}, {"add", PTX_ADD}, {"sub", PTX_SUB},
+             {"mul", PTX_MUL},   {"mad", PTX_MAD}, {"fma", PTX_MAD},   {"div", PTX_DIV},  {"rem", PTX_REM}, {"min", PTX_MIN},
+             {"max", PTX_MAX},   {"and", PTX_AND}, {"or", PTX_OR},     {"xor", PTX_XOR},  {"not", PTX_NOT}, {"neg", PTX_NEG},
+             {"shl", PTX_SHL},   {"shr", PTX_SHR}, {"setp", PTX_SETP}, {"cvt", PTX_CVT},  {"bra", PTX_BRA}, {"ret", PTX_RET},
+             {"selp", PTX_SELP}, {"exit", PTX_RET}};
   for (size_t i = 0; i < sizeof ops / sizeof *ops; i++) {
     if (strcmp(ops[i].name, name) == 0) {
       *op = ops[i].op;
@@ -138,7 +139,8 @@ static bool op_of(const char *name, ptx_op *op) {
 /* ".global.u32", ".lt.s32", ".rn.f32": what matters of them. */
 static bool modifiers(char *text, ptx_instruction *out) {
   static const char *const compares[] = {"eq", "ne", "lt", "le", "gt", "ge"};
-  static const char *const ignored[] = {"global", "to", "lo", "rn", "rz", "rni", "rzi", "uni", "volatile", "relaxed", "weak", "full", "approx", "nc"};
+  static const char *const ignored[] = {"global", "to",       "lo",      "rn",   "rz",   "rni",    "rzi",
+                                        "uni",    "volatile", "relaxed", "weak", "full", "approx", "nc"};
   for (char *at = strtok(text, "."); at; at = strtok(NULL, ".")) {
     ptx_type type;
     bool known = false;
@@ -154,9 +156,12 @@ static bool modifiers(char *text, ptx_instruction *out) {
       }
     }
     for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++) known |= strcmp(at, ignored[i]) == 0;
-    if (strcmp(at, "param") == 0 && out->op == PTX_LD) out->op = PTX_LD_PARAM;
-    else if (strcmp(at, "wide") == 0) out->op = out->op == PTX_MUL ? PTX_MUL_WIDE : PTX_MAD_WIDE;
-    else if (!known) return false;
+    if (strcmp(at, "param") == 0 && out->op == PTX_LD)
+      out->op = PTX_LD_PARAM;
+    else if (strcmp(at, "wide") == 0)
+      out->op = out->op == PTX_MUL ? PTX_MUL_WIDE : PTX_MAD_WIDE;
+    else if (!known)
+      return false;
   }
   return true;
 }

@@ -99,8 +99,10 @@ CUresult fc_ptx_load(fc_module *module, const char *image) {
   CUresult status = strncmp(text + strspn(text, " \t\r\n"), ".version", 8) == 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_IMAGE;
   const char *at = text;
   while (!status && (at = strstr(at, ".entry"))) {
-    if (word_char(at[6])) at += 6;
-    else at = entry(module, at + 6, &status);
+    if (word_char(at[6]))
+      at += 6;
+    else
+      at = entry(module, at + 6, &status);
   }
   free(text);
   return status;

@@ -36,8 +36,10 @@ static size_t place_of(CUdeviceptr address) {
   size_t low = 0, high = fc.num_regions;
   while (low < high) {
     size_t mid = (low + high) / 2;
-    if (fc.regions[mid].base + fc.regions[mid].size <= address) low = mid + 1;
-    else high = mid;
+    if (fc.regions[mid].base + fc.regions[mid].size <= address)
+      low = mid + 1;
+    else
+      high = mid;
   }
   return low;
 }
@@ -117,8 +119,10 @@ CUresult fc_region_new(fc_context *context, size_t bytes, fc_region_kind kind, C
 }
 
 void fc_region_free(fc_region *region) {
-  if (region->kind == FC_HOST) free((void *)(uintptr_t)region->base);
-  else protect(region->base, region->size, false, false);
+  if (region->kind == FC_HOST)
+    free((void *)(uintptr_t)region->base);
+  else
+    protect(region->base, region->size, false, false);
   fc_region_remove(region);
 }
 

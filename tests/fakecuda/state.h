@@ -15,7 +15,18 @@
 #define BLOCK (2 * MIB) /* the granularity of device memory */
 #define MAX_PARAMS 256
 
-typedef enum fc_kind { FC_CONTEXT, FC_STREAM, FC_EVENT, FC_MODULE, FC_FUNCTION, FC_GRAPH, FC_NODE, FC_EXEC, FC_PHYSICAL, FC_NUM_KINDS } fc_kind;
+typedef enum fc_kind {
+  FC_CONTEXT,
+  FC_STREAM,
+  FC_EVENT,
+  FC_MODULE,
+  FC_FUNCTION,
+  FC_GRAPH,
+  FC_NODE,
+  FC_EXEC,
+  FC_PHYSICAL,
+  FC_NUM_KINDS
+} fc_kind;
 
 /* First in every object with a handle. */
 typedef struct fc_object {
@@ -46,13 +57,13 @@ CUresult fc_leave(CUresult status);
   } while (0)
 #define LEAVE(status) return fc_leave(status)
 /* Ends the call unless the expression succeeds. */
-#define TRY(expression)                 \
-  do {                                  \
-    CUresult status_ = (expression);    \
+#define TRY(expression)                    \
+  do {                                     \
+    CUresult status_ = (expression);       \
     if (status_) return fc_leave(status_); \
   } while (0)
-#define CHECK(condition, status)             \
-  do {                                       \
+#define CHECK(condition, status)               \
+  do {                                         \
     if (!(condition)) return fc_leave(status); \
   } while (0)
 

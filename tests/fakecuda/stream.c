@@ -9,8 +9,10 @@ bool fc_stream_blocking(const fc_stream *stream) { return !(stream->flags & CU_S
 
 fc_stream *fc_stream_new(fc_context *context, unsigned flags) {
   for (fc_stream **at = &context->streams; *at;) { /* destroyed ones that are done */
-    if (!(*at)->o.alive && !(*at)->first) *at = (*at)->sibling;
-    else at = &(*at)->sibling;
+    if (!(*at)->o.alive && !(*at)->first)
+      *at = (*at)->sibling;
+    else
+      at = &(*at)->sibling;
   }
   fc_stream *stream = fc_new(FC_STREAM, sizeof *stream);
   if (!stream) return NULL;
@@ -79,8 +81,10 @@ CUresult cuStreamDestroy_v2(CUstream handle) {
   CHECK((uintptr_t)handle > 2, CUDA_ERROR_INVALID_HANDLE);
   fc_stream *stream;
   TRY(fc_stream_of(handle, &stream));
-  if (stream->capture && stream->capture->origin == stream) fc_capture_drop(stream->capture);
-  else if (stream->capture) fc_capture_leave(stream);
+  if (stream->capture && stream->capture->origin == stream)
+    fc_capture_drop(stream->capture);
+  else if (stream->capture)
+    fc_capture_leave(stream);
   stream->o.alive = false; /* its work goes on */
   LEAVE(CUDA_SUCCESS);
 }

@@ -102,8 +102,9 @@ static size_t base_of(const char *symbol) {
 
 /* Has a variant for the per-thread default stream, which the stand-in does not offer. */
 static bool takes_stream(const char *symbol) {
-  static const char *const starts[] = {"cuStream", "cuLaunch", "cuMemcpy", "cuMemset", "cuEventRecord", "cuGraphLaunch", "cuGraphUpload",
-                                       "cuGraphInstantiateWithParams", "cuMemAllocAsync", "cuMemFreeAsync"};
+  static const char *const starts[] = {"cuStream",        "cuLaunch",      "cuMemcpy",      "cuMemset",
+                                       "cuEventRecord",   "cuGraphLaunch", "cuGraphUpload", "cuGraphInstantiateWithParams",
+                                       "cuMemAllocAsync", "cuMemFreeAsync"};
   if (strncmp(symbol, "cuStreamCreate", 14) == 0 || strncmp(symbol, "cuStreamDestroy", 15) == 0) return false;
   for (size_t i = 0; i < sizeof starts / sizeof *starts; i++) {
     if (strncmp(symbol, starts[i], strlen(starts[i])) == 0) return true;

@@ -43,8 +43,10 @@ CUresult fc_payload_run(fc_payload *payload, uint64_t *duration) {
     case CU_GRAPH_NODE_TYPE_MEM_FREE: {
       fc_region *region = fc_region_at(payload->address);
       if (!region) return CUDA_ERROR_ILLEGAL_ADDRESS;
-      if (region->kind == FC_GRAPH_ALLOC) fc_region_expose(region->base, region->size, false, false);
-      else fc_region_free(region);
+      if (region->kind == FC_GRAPH_ALLOC)
+        fc_region_expose(region->base, region->size, false, false);
+      else
+        fc_region_free(region);
       return CUDA_SUCCESS;
     }
     default: *duration = 0; return CUDA_SUCCESS;
@@ -111,8 +113,10 @@ CUresult fc_enqueue(fc_stream *stream, fc_payload **payloads, size_t count, fc_i
   }
   for (size_t i = 0; i < count; i++) item->payloads[i] = payloads[i];
   item->num_payloads = count;
-  if (stream->last) stream->last->next = item;
-  else stream->first = item;
+  if (stream->last)
+    stream->last->next = item;
+  else
+    stream->first = item;
   stream->last = item;
   if (out) {
     item->refs++;
