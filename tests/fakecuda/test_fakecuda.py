@@ -1,4 +1,4 @@
-"""The stand-in driver: what was recorded on a real one, line for line, and the cases of its own, with sanitizers and without."""
+"""The stand-in driver: what was recorded on a real one, line for line; own cases, with sanitizers and without."""
 
 from __future__ import annotations
 
@@ -76,15 +76,15 @@ def test_sequence(index: int) -> None:
 
 @cache
 def probes() -> dict[str, str]:
-    return by_name(run([sys.executable, HERE / "probes.py"], env=environment("plain"), timeout=240))
+    return by_name(run([sys.executable, HERE / "probes"], env=environment("plain"), timeout=240))
 
 
 PROBES = by_name((HERE / "probes.txt").read_text())
 
 
 def comparable(name: str, line: str) -> list[str]:
-    """Up to the call that a real driver did not survive; pointers are pointers. Of the addresses: the legacy variants, from the version on
-    that the stand-in begins with, of functions that it has."""
+    """Up to the call that a real driver did not survive; pointers are pointers. Of the addresses: the legacy variants,
+    from the version on that the stand-in begins with, of functions that it has."""
     words = re.sub(r"\b\d{8,}\b", "pointer", line.split(" <signal")[0]).split()
     if name != "addresses":
         return words
