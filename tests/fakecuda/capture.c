@@ -15,6 +15,8 @@
 static _Thread_local int thread_mode;
 static uint64_t next_id;
 
+void fc_capture_forget(void) { thread_mode = CU_STREAM_CAPTURE_MODE_GLOBAL; }
+
 fc_capture *fc_capture_by_id(uint64_t id) {
   for (fc_capture *c = fc.captures; c; c = c->next) {
     if (c->id == id) return c;

@@ -194,6 +194,7 @@ void fakecuda_reset(void) {
     fc_memory_end(NULL);
     fc_virtual_end();
     fc_thread_forget();
+    fc_capture_forget();
     memset(&fc, 0, sizeof fc);
     memset(&fault, 0, sizeof fault);
     memset(counts, 0, sizeof counts);

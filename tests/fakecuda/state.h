@@ -221,6 +221,7 @@ typedef struct fc_capture {
 } fc_capture;
 
 fc_capture *fc_capture_by_id(uint64_t id);
+void fc_capture_forget(void); /* this thread's mode */
 void fc_capture_invalidate(fc_capture *capture);
 void fc_capture_drop(fc_capture *capture); /* its streams go back to normal, its graph ends */
 void fc_capture_leave(fc_stream *stream);
