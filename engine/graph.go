@@ -23,11 +23,12 @@ type (
 
 // Element types.
 const (
-	F32  = piecewise.F32
-	F16  = piecewise.F16
-	BF16 = piecewise.BF16
-	I32  = piecewise.I32
-	I64  = piecewise.I64
+	F32    = piecewise.F32
+	F16    = piecewise.F16
+	BF16   = piecewise.BF16
+	F8E4M3 = piecewise.F8E4M3
+	I32    = piecewise.I32
+	I64    = piecewise.I64
 )
 
 // Dims of shapes that depend on a count.

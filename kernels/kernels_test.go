@@ -1,7 +1,9 @@
 package kernels_test
 
 import (
+	"math"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -63,6 +65,53 @@ func attention(change ...func(in []piecewise.Type)) []piecewise.Type {
 	return in
 }
 
+// changed is a list of inputs with one of them put in.
+func changed(in []piecewise.Type, i int, to piecewise.Type) []piecewise.Type {
+	in = slices.Clone(in)
+	in[i] = to
+	return in
+}
+
+var sequences = []piecewise.Type{typ(i32, "S+1"), typ(i32, "S"), typ(i32, "S")}
+
+func convInputs() []piecewise.Type {
+	return append(append([]piecewise.Type{typ(bf16, "T", 10), typ(f32, 10, 4), typ(f32, 3, 10, 3)}, sequences...), typ(bf16, 10))
+}
+
+func ssmInputs() []piecewise.Type {
+	in := []piecewise.Type{typ(bf16, "T", 6, 8), typ(f32, "T", 6), typ(f32, 6), typ(bf16, "T", 2, 16), typ(bf16, "T", 2, 16), typ(bf16, 6), typ(f32, 6), typ(f32, 3, 6, 8, 16)}
+	return append(append(in, sequences...), typ(i32, "T"), typ(i32, "T"), typ(i32, "T"))
+}
+
+func deltaInputs(gates ...piecewise.Type) []piecewise.Type {
+	in := append([]piecewise.Type{typ(bf16, "T", 2, 8), typ(bf16, "T", 2, 8), typ(bf16, "T", 6, 12)}, gates...)
+	return append(append(in, typ(f32, 3, 6, 8, 12)), sequences...)
+}
+
+// mixture gives the inputs of moe: 6 experts, 2 a row.
+func mixture(change ...func(in []piecewise.Type)) []piecewise.Type {
+	in := []piecewise.Type{typ(bf16, "T", 16), typ(f32, "T", 2), typ(i32, "T", 2), typ(bf16, 6, 20, 16), typ(f32, 6, 16, 10)}
+	for _, c := range change {
+		c(in)
+	}
+	return in
+}
+
+// paged puts a page table in the place of slot_idx, of inputs whose cu_seqlens is number i.
+func paged(in []piecewise.Type, i int) []piecewise.Type {
+	table := []piecewise.Type{typ(i32, "S+1"), typ(i32, 100), typ(i32, "S")}
+	return slices.Concat(in[:i+2], table, in[i+3:])
+}
+
+func mla(change ...func(in []piecewise.Type)) []piecewise.Type {
+	in := []piecewise.Type{typ(bf16, "T", 3, 16), typ(bf16, "T", 3, 8), typ(bf16, "T", 32), typ(bf16, "T", 8), typ(f32, 3*(16+20), 32), typ(f32, 4, 64, 40),
+		typ(i32, "S+1"), typ(i32, "S"), typ(i32, "S")}
+	for _, c := range change {
+		c(in)
+	}
+	return in
+}
+
 func TestInference(t *testing.T) {
 	type attrs = map[string]piecewise.Attr
 	for _, c := range []struct {
@@ -76,11 +125,31 @@ func TestInference(t *testing.T) {
 		{"adcg.linear", nil, []piecewise.Type{typ(f32, "T", 3, 4), typ(bf16, 7, 12)}, []piecewise.Type{typ(f32, "T", 7)}},
 		{"adcg.linear", nil, []piecewise.Type{typ(bf16, "S", 12), typ(f32, 7, 12), typ(f32, 7)}, []piecewise.Type{typ(bf16, "S", 7)}},
 		{"adcg.rms_norm", nil, []piecewise.Type{typ(f32, "T", 3, 4), typ(bf16, 4)}, []piecewise.Type{typ(f32, "T", 3, 4)}},
+		{"adcg.rms_norm", attrs{"gate": {String: "after"}, "groups": {Int: 2}}, []piecewise.Type{typ(f32, "T", 3, 4), typ(bf16, 4), typ(f32, "T", 3, 4)}, []piecewise.Type{typ(f32, "T", 3, 4)}},
+		{"adcg.layer_norm", nil, []piecewise.Type{typ(bf16, "T", 4), typ(f32, 4)}, []piecewise.Type{typ(bf16, "T", 4)}},
+		{"adcg.layer_norm", nil, []piecewise.Type{typ(bf16, "T", 4), typ(f32, 4), typ(bf16, 4)}, []piecewise.Type{typ(bf16, "T", 4)}},
+		{"adcg.add_rms_norm", nil, []piecewise.Type{typ(f32, "T", 4), typ(f32, "T", 4), typ(bf16, 4)}, []piecewise.Type{typ(f32, "T", 4), typ(f32, "T", 4)}},
+		{"adcg.qk_norm", nil, []piecewise.Type{typ(f32, "T", 6, 16), typ(f32, "T", 2, 16), typ(bf16, 16), typ(f32, 16)}, []piecewise.Type{typ(f32, "T", 6, 16), typ(f32, "T", 2, 16)}},
+		{"adcg.mul", nil, []piecewise.Type{typ(f32, "T", 3, 5), typ(f32, "T", 3, 1)}, []piecewise.Type{typ(f32, "T", 3, 5)}},
+		{"adcg.sigmoid_mul", nil, []piecewise.Type{typ(f32, "S", 5), typ(f32, "S", 5)}, []piecewise.Type{typ(f32, "S", 5)}},
+		{"adcg.gelu_mul", attrs{"approximate": {String: "tanh"}}, []piecewise.Type{typ(f32, "T", 5), typ(f32, "T", 5)}, []piecewise.Type{typ(f32, "T", 5)}},
+		{"adcg.relu2", nil, []piecewise.Type{typ(bf16, "T", 5)}, []piecewise.Type{typ(bf16, "T", 5)}},
+		{"adcg.cast", attrs{"dtype": {String: "bfloat16"}}, []piecewise.Type{typ(f32, "T", 3, 5)}, []piecewise.Type{typ(bf16, "T", 3, 5)}},
+		{"adcg.rope", attrs{"layout": {String: "interleaved"}, "scaling": {String: "yarn"}, "factor": {Float: 4}}, []piecewise.Type{typ(f32, "T", 3, 16), typ(i32, "T")}, []piecewise.Type{typ(f32, "T", 3, 16)}},
+		{"adcg.softmax", nil, []piecewise.Type{typ(f32, "T", 3, 5)}, []piecewise.Type{typ(f32, "T", 3, 5)}},
+		{"adcg.sample", attrs{"top_k": {Int: 50}, "temperature": {Float: 0}}, []piecewise.Type{typ(bf16, "S", 50), typ(f32, "S")}, []piecewise.Type{typ(i32, "S")}},
 		{"adcg.add", nil, []piecewise.Type{typ(f32, "T", 3), typ(f32, "T", 3)}, []piecewise.Type{typ(f32, "T", 3)}},
 		{"adcg.silu_mul", nil, []piecewise.Type{typ(bf16, "T", 3), typ(bf16, "T", 3)}, []piecewise.Type{typ(bf16, "T", 3)}},
 		{"adcg.rope", attrs{"rotary_dim": {Int: 8}}, []piecewise.Type{typ(f32, "T", 3, 16), typ(i32, "T")}, []piecewise.Type{typ(f32, "T", 3, 16)}},
 		{"adcg.attention", nil, attention(), []piecewise.Type{typ(f32, "T", 6, 24)}},
 		{"adcg.attention", nil, attention()[:8], []piecewise.Type{typ(f32, "T", 6, 24)}},
+		{"adcg.attention", nil, attention(func(in []piecewise.Type) { in[3].DType, in[4].DType = piecewise.F8E4M3, piecewise.F8E4M3 }), []piecewise.Type{typ(f32, "T", 6, 24)}},
+		{"adcg.paged_attention", nil, paged(attention(), 5), []piecewise.Type{typ(f32, "T", 6, 24)}},
+		{"adcg.mla_attention", nil, mla(), []piecewise.Type{typ(bf16, "T", 3, 20)}},
+		{"adcg.mla_attention", nil, mla(func(in []piecewise.Type) { in[5].DType = piecewise.F8E4M3 }), []piecewise.Type{typ(bf16, "T", 3, 20)}},
+		{"adcg.paged_mla_attention", nil, paged(mla(), 6), []piecewise.Type{typ(bf16, "T", 3, 20)}},
+		{"adcg.paged_metadata", attrs{"max_pages": {Int: 9}}, []piecewise.Type{typ(i32, "S+1"), typ(i32, 50)}, []piecewise.Type{typ(i32, "S", 9)}},
+		{"adcg.paged_metadata", attrs{"max_pages": {Int: 9}}, []piecewise.Type{typ(i32, "S+1"), typ(i32, "T")}, []piecewise.Type{typ(i32, "S", 9)}},
 		{"adcg.attention_metadata", nil, []piecewise.Type{typ(i32, "S+1"), typ(i32, "S")}, []piecewise.Type{typ(i32, "T"), typ(i32, "T")}},
 		{"adcg.gather_tokens", nil, []piecewise.Type{typ(f32, "T", 3, 4), typ(i32, "S")}, []piecewise.Type{typ(f32, "S", 3, 4)}},
 		{"adcg.argmax", nil, []piecewise.Type{typ(bf16, "S", 50)}, []piecewise.Type{typ(i32, "S")}},
@@ -92,6 +161,20 @@ func TestInference(t *testing.T) {
 		{"adcg.concat", nil, []piecewise.Type{typ(f32, "T", 3), typ(f32, "T", 4), typ(f32, "T", 1)}, []piecewise.Type{typ(f32, "T", 8)}},
 		{"adcg.concat", attrs{"axis": {Int: 1}}, []piecewise.Type{typ(i32, "S", 3, 2), typ(i32, "S", 4, 2)}, []piecewise.Type{typ(i32, "S", 7, 2)}},
 		{"adcg.concat", attrs{"axis": {Int: 0}}, []piecewise.Type{typ(i32, 1), typ(i32, "S")}, []piecewise.Type{typ(i32, "S+1")}},
+		{"adcg.causal_conv1d", attrs{"activation": {String: "silu"}}, convInputs(), []piecewise.Type{typ(bf16, "T", 10)}},
+		{"adcg.causal_conv1d", nil, changed(convInputs(), 2, typ(bf16, 3, 10, 3))[:6], []piecewise.Type{typ(bf16, "T", 10)}},
+		{"adcg.ssm", attrs{"dt_min": {Float: 0.1}, "dt_max": {Float: 0.7}}, ssmInputs(), []piecewise.Type{typ(bf16, "T", 6, 8)}},
+		{"adcg.ssm", nil, ssmInputs()[:11], []piecewise.Type{typ(bf16, "T", 6, 8)}},
+		{"adcg.ssm_metadata", attrs{"chunk": {Int: 256}}, sequences[:1], []piecewise.Type{typ(i32, "T"), typ(i32, "T"), typ(i32, "T")}},
+		{"adcg.delta_rule", nil, deltaInputs(typ(f32, "T", 6)), []piecewise.Type{typ(bf16, "T", 6, 12)}},
+		{"adcg.gated_delta_rule", nil, deltaInputs(typ(f32, "T", 6), typ(bf16, "T", 6)), []piecewise.Type{typ(bf16, "T", 6, 12)}},
+		{"adcg.gdn_gating", nil, []piecewise.Type{typ(bf16, "T", 6), typ(bf16, "T", 6), typ(f32, 6), typ(bf16, 6)}, []piecewise.Type{typ(f32, "T", 6), typ(f32, "T", 6)}},
+		{"adcg.moe_router", attrs{"top_k": {Int: 8}}, []piecewise.Type{typ(bf16, "T", 64)}, []piecewise.Type{typ(f32, "T", 8), typ(i32, "T", 8)}},
+		{"adcg.moe_router", attrs{"scoring": {String: "sigmoid"}, "top_k": {Int: 6}, "n_group": {Int: 4}, "topk_group": {Int: 2}},
+			[]piecewise.Type{typ(f32, "S", 12), typ(f32, 12)}, []piecewise.Type{typ(f32, "S", 6), typ(i32, "S", 6)}},
+		{"adcg.moe_router", attrs{"top_k": {Int: 1}}, []piecewise.Type{typ(f32, "T", 1)}, []piecewise.Type{typ(f32, "T", 1), typ(i32, "T", 1)}},
+		{"adcg.moe", nil, mixture(), []piecewise.Type{typ(bf16, "T", 16)}},
+		{"adcg.moe", attrs{"gated": {Int: 0}, "activation": {String: "relu2"}}, mixture(func(in []piecewise.Type) { in[3] = typ(f32, 6, 10, 16) }), []piecewise.Type{typ(bf16, "T", 16)}},
 	} {
 		got, err := infer(c.op, c.attrs, c.inputs...)
 		require.NoError(t, err, c.op)
@@ -108,7 +191,24 @@ func TestInferenceErrors(t *testing.T) {
 	put := func(i int, to piecewise.Type) []piecewise.Type {
 		return attention(func(in []piecewise.Type) { in[i] = to })
 	}
+	putMLA := func(i int, to piecewise.Type) []piecewise.Type {
+		return mla(func(in []piecewise.Type) { in[i] = to })
+	}
+	putPage := func(i int, to piecewise.Type) []piecewise.Type {
+		in := paged(attention(), 5)
+		in[i] = to
+		return in
+	}
 	rope := []piecewise.Type{typ(f32, "T", 3, 16), typ(i32, "T")}
+	norm := []piecewise.Type{typ(f32, "T", 4), typ(f32, 4)}
+	sample := []piecewise.Type{typ(f32, "S", 9), typ(f32, "S")}
+	logits := []piecewise.Type{typ(f32, "T", 12)}
+	grouped := func(k, groups, top int64) attrs {
+		return attrs{"scoring": {String: "sigmoid"}, "top_k": {Int: k}, "n_group": {Int: groups}, "topk_group": {Int: top}}
+	}
+	mix := func(i int, to piecewise.Type) []piecewise.Type {
+		return mixture(func(in []piecewise.Type) { in[i] = to })
+	}
 	for _, c := range []struct {
 		op     string
 		attrs  attrs
@@ -124,12 +224,49 @@ func TestInferenceErrors(t *testing.T) {
 		{"adcg.linear", nil, []piecewise.Type{typ(f32, "T", 4), typ(f32, 7, 4), typ(f32, 6)}, piecewise.ErrShape, "bias"},
 		{"adcg.rms_norm", nil, []piecewise.Type{typ(f32, "T", 4), typ(f32, 5)}, piecewise.ErrShape, "weight"},
 		{"adcg.rms_norm", attrs{"eps": {Float: -1}}, []piecewise.Type{typ(f32, "T", 4), typ(f32, 4)}, piecewise.ErrAttribute, "eps"},
+		{"adcg.linear", attrs{"activation": {String: "elu"}}, []piecewise.Type{typ(f32, "T", 4), typ(f32, 7, 4)}, piecewise.ErrAttribute, "`activation`: \"elu\""},
+		{"adcg.rms_norm", attrs{"groups": {Int: 3}}, norm, piecewise.ErrAttribute, "`groups`: 3, must divide x's last dim, 4"},
+		{"adcg.rms_norm", attrs{"groups": {Int: 0}}, norm, piecewise.ErrAttribute, "groups"},
+		{"adcg.rms_norm", attrs{"gate": {String: "first"}}, norm, piecewise.ErrAttribute, "gate"},
+		{"adcg.rms_norm", attrs{"gate": {String: "before"}}, norm, piecewise.ErrGraph, "z: missing"},
+		{"adcg.rms_norm", nil, append(slices.Clone(norm), typ(f32, "T", 4)), piecewise.ErrAttribute, "z is given"},
+		{"adcg.rms_norm", attrs{"gate": {String: "after"}}, append(slices.Clone(norm), typ(bf16, "T", 4)), piecewise.ErrDType, "z"},
+		{"adcg.layer_norm", nil, []piecewise.Type{typ(f32, "T", 4), typ(f32, 4), typ(f32, 5)}, piecewise.ErrShape, "bias"},
+		{"adcg.layer_norm", attrs{"eps": {Float: math.Inf(1)}}, norm, piecewise.ErrAttribute, "eps"},
+		{"adcg.layer_norm", nil, []piecewise.Type{typ(f32, "T"), typ(f32, 4)}, piecewise.ErrShape, "x"},
+		{"adcg.add_rms_norm", nil, []piecewise.Type{typ(f32, "T", 4), typ(f32, "T", 5), typ(f32, 4)}, piecewise.ErrShape, "b"},
+		{"adcg.add_rms_norm", nil, []piecewise.Type{typ(f32, "T", 4), typ(f32, "T", 4), typ(f32, 5)}, piecewise.ErrShape, "weight"},
+		{"adcg.qk_norm", nil, []piecewise.Type{typ(f32, "T", 6, 16), typ(f32, "T", 2, 8), typ(f32, 16), typ(f32, 8)}, piecewise.ErrShape, "k"},
+		{"adcg.qk_norm", nil, []piecewise.Type{typ(f32, "T", 6, 16), typ(bf16, "T", 2, 16), typ(f32, 16), typ(f32, 16)}, piecewise.ErrDType, "k"},
+		{"adcg.qk_norm", nil, []piecewise.Type{typ(f32, "T", 6, 16), typ(f32, "T", 2, 16), typ(f32, 16), typ(f32, 8)}, piecewise.ErrShape, "k_weight"},
+		{"adcg.mul", nil, []piecewise.Type{typ(f32, "T", 3, 5), typ(f32, "T", 2, 1)}, piecewise.ErrShape, "b"},
+		{"adcg.mul", nil, []piecewise.Type{typ(f32, "T", 3, 5), typ(f32, "T", 1)}, piecewise.ErrShape, "a"},
+		{"adcg.mul", nil, []piecewise.Type{typ(f32, "T", 5), typ(bf16, "T", 1)}, piecewise.ErrDType, "b"},
+		{"adcg.sigmoid_mul", nil, []piecewise.Type{typ(f32, "T", 5), typ(f32, "T", 4)}, piecewise.ErrShape, "gate"},
+		{"adcg.gelu_mul", attrs{"approximate": {String: "erf"}}, []piecewise.Type{typ(f32, "T", 4), typ(f32, "T", 4)}, piecewise.ErrAttribute, "approximate"},
+		{"adcg.gelu_mul", nil, []piecewise.Type{typ(f32, "T", 4), typ(f32, "T", 5)}, piecewise.ErrShape, "up"},
+		{"adcg.silu", nil, []piecewise.Type{typ(i32, "T", 4)}, piecewise.ErrDType, "x"},
+		{"adcg.cast", attrs{"dtype": {String: "float16"}}, []piecewise.Type{typ(f32, "T", 4)}, piecewise.ErrAttribute, "dtype"},
+		{"adcg.cast", attrs{"dtype": {String: "float32"}}, []piecewise.Type{typ(i32, "T", 4)}, piecewise.ErrDType, "x"},
+		{"adcg.rope", attrs{"layout": {String: "halves"}}, rope, piecewise.ErrAttribute, "layout"},
+		{"adcg.rope", attrs{"layout": {String: "interleaved"}}, []piecewise.Type{typ(f32, "T", 1, 514), typ(i32, "T")}, piecewise.ErrAttribute, "`rotary_dim`: 514"},
+		{"adcg.rope", attrs{"scaling": {String: "yarn"}, "beta_slow": {Float: 33}}, rope, piecewise.ErrAttribute, "beta_fast"},
+		{"adcg.rope", attrs{"scaling": {String: "yarn"}, "theta": {Float: 1}}, rope, piecewise.ErrAttribute, "theta"},
+		{"adcg.rope", attrs{"mscale": {Float: -1}}, rope, piecewise.ErrAttribute, "mscale"},
+		{"adcg.rope", attrs{"attention_factor": {Float: math.NaN()}}, rope, piecewise.ErrAttribute, "attention_factor"},
+		{"adcg.softmax", nil, []piecewise.Type{typ(f32, "T")}, piecewise.ErrShape, "x"},
+		{"adcg.sample", attrs{"top_p": {Float: 0}}, sample, piecewise.ErrAttribute, "`top_p`: 0"},
+		{"adcg.sample", attrs{"top_p": {Float: 1.5}}, sample, piecewise.ErrAttribute, "top_p"},
+		{"adcg.sample", attrs{"top_k": {Int: -1}}, sample, piecewise.ErrAttribute, "top_k"},
+		{"adcg.sample", attrs{"temperature": {Float: -1}}, sample, piecewise.ErrAttribute, "temperature"},
+		{"adcg.sample", nil, []piecewise.Type{typ(f32, "S", 9), typ(bf16, "S")}, piecewise.ErrDType, "uniform"},
+		{"adcg.sample", nil, []piecewise.Type{typ(f32, "S", 9), typ(f32, "T")}, piecewise.ErrShape, "uniform"},
 		{"adcg.add", nil, []piecewise.Type{typ(f32, "T", 4), typ(f32, "S", 4)}, piecewise.ErrShape, "b"},
 		{"adcg.silu_mul", nil, []piecewise.Type{typ(f32, "T", 4), typ(bf16, "T", 4)}, piecewise.ErrDType, "up"},
 		{"adcg.rope", nil, []piecewise.Type{typ(f32, "T", 3, 16), typ(i32, "S")}, piecewise.ErrShape, "positions"},
 		{"adcg.rope", attrs{"rotary_dim": {Int: 7}}, rope, piecewise.ErrAttribute, "rotary_dim"},
 		{"adcg.rope", attrs{"rotary_dim": {Int: 18}}, rope, piecewise.ErrAttribute, "rotary_dim"},
-		{"adcg.rope", attrs{"scaling": {String: "yarn"}}, rope, piecewise.ErrAttribute, "scaling"},
+		{"adcg.rope", attrs{"scaling": {String: "ntk"}}, rope, piecewise.ErrAttribute, "scaling"},
 		{"adcg.rope", attrs{"scaling": {String: "llama3"}, "low_freq_factor": {Float: 4}}, rope, piecewise.ErrAttribute, "high_freq_factor"},
 		{"adcg.rope", attrs{"theta": {Float: 0}}, rope, piecewise.ErrAttribute, "theta"},
 		{"adcg.attention", nil, put(0, typ(f32, "T", 5, 16)), piecewise.ErrShape, "q"},
@@ -143,6 +280,26 @@ func TestInferenceErrors(t *testing.T) {
 		{"adcg.attention", nil, put(7, typ(i32, "T")), piecewise.ErrShape, "slot_idx"},
 		{"adcg.attention", nil, put(8, typ(f32, 5)), piecewise.ErrShape, "sinks"},
 		{"adcg.attention", attrs{"window": {Int: -1}}, attention(), piecewise.ErrAttribute, "window"},
+		{"adcg.attention", nil, put(3, typ(i32, 3, 64, 2, 16)), piecewise.ErrDType, "k_cache"},
+		{"adcg.paged_attention", nil, putPage(7, typ(i32, "S")), piecewise.ErrShape, "cu_num_pages"},
+		{"adcg.paged_attention", nil, putPage(8, typ(f32, 100)), piecewise.ErrDType, "cache_loc"},
+		{"adcg.paged_attention", nil, putPage(8, typ(i32, 100, 1)), piecewise.ErrShape, "cache_loc"},
+		{"adcg.paged_attention", nil, putPage(9, typ(i32, "S+1")), piecewise.ErrShape, "last_page_len"},
+		{"adcg.paged_attention", nil, putPage(10, typ(f32, 5)), piecewise.ErrShape, "sinks"},
+		{"adcg.mla_attention", nil, putMLA(0, typ(bf16, "S", 3, 16)), piecewise.ErrShape, "q_nope"},
+		{"adcg.mla_attention", nil, putMLA(1, typ(bf16, "T", 2, 8)), piecewise.ErrShape, "q_pe"},
+		{"adcg.mla_attention", nil, putMLA(1, typ(f32, "T", 3, 8)), piecewise.ErrDType, "q_pe"},
+		{"adcg.mla_attention", nil, putMLA(2, typ(bf16, "T", 31)), piecewise.ErrShape, "weight"},
+		{"adcg.mla_attention", nil, putMLA(3, typ(bf16, "T", 9)), piecewise.ErrShape, "kpe"},
+		{"adcg.mla_attention", nil, putMLA(4, typ(f32, 3*36+1, 32)), piecewise.ErrShape, "weight"},
+		{"adcg.mla_attention", nil, putMLA(4, typ(f32, 3*16, 32)), piecewise.ErrShape, "weight"},
+		{"adcg.mla_attention", nil, putMLA(5, typ(f32, 4, 64, 41)), piecewise.ErrShape, "cache"},
+		{"adcg.mla_attention", nil, putMLA(5, typ(i32, 4, 64, 40)), piecewise.ErrDType, "cache"},
+		{"adcg.mla_attention", nil, putMLA(6, typ(i32, "S")), piecewise.ErrShape, "cu_seqlens"},
+		{"adcg.mla_attention", nil, putMLA(8, typ(i32, "T")), piecewise.ErrShape, "slot_idx"},
+		{"adcg.mla_attention", attrs{"scale": {Float: -1}}, mla(), piecewise.ErrAttribute, "scale"},
+		{"adcg.paged_metadata", attrs{"max_pages": {Int: 0}}, []piecewise.Type{typ(i32, "S+1"), typ(i32, 9)}, piecewise.ErrAttribute, "max_pages"},
+		{"adcg.paged_metadata", attrs{"max_pages": {Int: 1}}, []piecewise.Type{typ(i32, "S"), typ(i32, 9)}, piecewise.ErrShape, "cu_num_pages"},
 		{"adcg.attention_metadata", nil, []piecewise.Type{typ(i32, "S+1"), typ(i32, "T")}, piecewise.ErrShape, "input_pos"},
 		{"adcg.gather_tokens", nil, []piecewise.Type{typ(f32, "S", 4), typ(i32, "S")}, piecewise.ErrShape, "hidden"},
 		{"adcg.argmax", nil, []piecewise.Type{typ(f32, "T", 4, 4)}, piecewise.ErrShape, "x"},
@@ -161,7 +318,67 @@ func TestInferenceErrors(t *testing.T) {
 		{"adcg.concat", nil, []piecewise.Type{typ(f32, "T", 4), typ(f32, "S", 4)}, piecewise.ErrShape, "inputs[1]"},
 		{"adcg.concat", nil, []piecewise.Type{typ(f32, "T", 4), typ(bf16, "T", 4)}, piecewise.ErrDType, "inputs[1]"},
 		{"adcg.concat", attrs{"axis": {Int: 0}}, []piecewise.Type{typ(f32, "T", 4), typ(f32, "T", 4)}, piecewise.ErrShape, "inputs[0]"},
+		{"adcg.causal_conv1d", attrs{"activation": {String: "gelu"}}, convInputs(), piecewise.ErrAttribute, "activation"},
+		{"adcg.causal_conv1d", nil, changed(convInputs(), 0, typ(bf16, "S", 10)), piecewise.ErrShape, "x"},
+		{"adcg.causal_conv1d", nil, changed(convInputs(), 1, typ(f32, 9, 4)), piecewise.ErrShape, "weight"},
+		{"adcg.causal_conv1d", nil, changed(convInputs(), 1, typ(f32, 10, 1)), piecewise.ErrShape, "dim 1 must be 2 at least"},
+		{"adcg.causal_conv1d", nil, changed(convInputs(), 2, typ(f32, 3, 10, 4)), piecewise.ErrShape, "state"},
+		{"adcg.causal_conv1d", nil, changed(convInputs(), 2, typ(i32, 3, 10, 3)), piecewise.ErrDType, "state"},
+		{"adcg.causal_conv1d", nil, changed(convInputs(), 5, typ(i32, "T")), piecewise.ErrShape, "slot_idx"},
+		{"adcg.causal_conv1d", nil, changed(convInputs(), 6, typ(f32, 11)), piecewise.ErrShape, "bias"},
+		{"adcg.ssm", attrs{"dt_min": {Float: 0.5}, "dt_max": {Float: 0.1}}, ssmInputs(), piecewise.ErrAttribute, "dt_max"},
+		{"adcg.ssm", attrs{"dt_min": {Float: -1}}, ssmInputs(), piecewise.ErrAttribute, "dt_min"},
+		{"adcg.ssm", nil, changed(ssmInputs(), 1, typ(f32, "T", 5)), piecewise.ErrShape, "dt"},
+		{"adcg.ssm", nil, changed(ssmInputs(), 2, typ(f32, 5)), piecewise.ErrShape, "A"},
+		{"adcg.ssm", nil, changed(ssmInputs(), 3, typ(f32, "T", 2, 16)), piecewise.ErrDType, "B"},
+		{"adcg.ssm", nil, changed(ssmInputs(), 4, typ(bf16, "T", 2, 15)), piecewise.ErrShape, "C"},
+		{"adcg.ssm", nil, changed(changed(ssmInputs(), 3, typ(bf16, "T", 4, 16)), 4, typ(bf16, "T", 4, 16)), piecewise.ErrShape, "multiple"},
+		{"adcg.ssm", nil, changed(ssmInputs(), 7, typ(bf16, 3, 6, 8, 16)), piecewise.ErrDType, "state"},
+		{"adcg.ssm", nil, changed(ssmInputs(), 7, typ(f32, 3, 6, 16, 8)), piecewise.ErrShape, "state"},
+		{"adcg.ssm", nil, ssmInputs()[:13], piecewise.ErrShape, "all three"},
+		{"adcg.ssm", nil, changed(ssmInputs(), 12, typ(i32, "S")), piecewise.ErrShape, "chunk_offsets"},
+		{"adcg.ssm_metadata", attrs{"chunk": {Int: 0}}, sequences[:1], piecewise.ErrAttribute, "chunk"},
+		{"adcg.ssm_metadata", attrs{"chunk": {Int: 8}}, sequences[1:2], piecewise.ErrShape, "cu_seqlens"},
+		{"adcg.delta_rule", attrs{"scale": {Float: -1}}, deltaInputs(typ(f32, "T", 6)), piecewise.ErrAttribute, "scale"},
+		{"adcg.delta_rule", nil, changed(deltaInputs(typ(f32, "T", 6)), 1, typ(bf16, "T", 2, 9)), piecewise.ErrShape, "k"},
+		{"adcg.delta_rule", nil, changed(deltaInputs(typ(f32, "T", 6)), 2, typ(bf16, "T", 5, 12)), piecewise.ErrShape, "multiple"},
+		{"adcg.delta_rule", nil, deltaInputs(typ(f32, "T", 2)), piecewise.ErrShape, "beta"},
+		{"adcg.gated_delta_rule", nil, deltaInputs(typ(i32, "T", 6), typ(bf16, "T", 6)), piecewise.ErrDType, "g"},
+		{"adcg.gated_delta_rule", nil, changed(deltaInputs(typ(f32, "T", 6), typ(bf16, "T", 6)), 5, typ(f32, 3, 6, 12, 8)), piecewise.ErrShape, "state"},
+		{"adcg.gated_delta_rule", nil, changed(deltaInputs(typ(f32, "T", 6), typ(bf16, "T", 6)), 7, typ(i32, "S+1")), piecewise.ErrShape, "input_pos"},
+		{"adcg.gdn_gating", nil, []piecewise.Type{typ(bf16, "T", 6), typ(f32, "T", 6), typ(f32, 6), typ(f32, 6)}, piecewise.ErrDType, "b"},
+		{"adcg.gdn_gating", nil, []piecewise.Type{typ(bf16, "T", 6), typ(bf16, "T", 6), typ(f32, 5), typ(f32, 6)}, piecewise.ErrShape, "A_log"},
 		{"adcg.concat", attrs{"axis": {Int: 5}}, []piecewise.Type{typ(f32, "T", 4), typ(f32, "T", 4)}, piecewise.ErrAttribute, "axis"},
+		{"adcg.moe_router", attrs{"top_k": {Int: 2}}, []piecewise.Type{typ(i32, "T", 12)}, piecewise.ErrDType, "logits"},
+		{"adcg.moe_router", attrs{"top_k": {Int: 2}}, []piecewise.Type{typ(f32, "T", 3, 4)}, piecewise.ErrShape, "logits"},
+		{"adcg.moe_router", attrs{"top_k": {Int: 2}}, []piecewise.Type{typ(f32, "T", 12), typ(f32, 11)}, piecewise.ErrShape, "correction_bias"},
+		{"adcg.moe_router", attrs{"top_k": {Int: 2}}, []piecewise.Type{typ(f32, "T", 12), typ(i32, 12)}, piecewise.ErrDType, "correction_bias"},
+		{"adcg.moe_router", attrs{"top_k": {Int: 0}}, logits, piecewise.ErrAttribute, "`top_k`: 0, must be 1 to 12"},
+		{"adcg.moe_router", attrs{"top_k": {Int: 13}}, logits, piecewise.ErrAttribute, "top_k"},
+		{"adcg.moe_router", grouped(7, 4, 2), logits, piecewise.ErrAttribute, "`top_k`: 7, must be 1 to 6"},
+		{"adcg.moe_router", grouped(2, 5, 2), logits, piecewise.ErrAttribute, "`n_group`: 5, must divide the 12"},
+		{"adcg.moe_router", grouped(2, 0, 1), logits, piecewise.ErrAttribute, "n_group"},
+		{"adcg.moe_router", grouped(2, -4, 1), logits, piecewise.ErrAttribute, "n_group"},
+		{"adcg.moe_router", grouped(2, 12, 2), logits, piecewise.ErrAttribute, "`n_group`: 12 of 12 experts"},
+		{"adcg.moe_router", grouped(2, 4, 0), logits, piecewise.ErrAttribute, "topk_group"},
+		{"adcg.moe_router", grouped(2, 4, 5), logits, piecewise.ErrAttribute, "topk_group"},
+		{"adcg.moe_router", attrs{"top_k": {Int: 2}, "n_group": {Int: 4}, "topk_group": {Int: 2}}, logits, piecewise.ErrAttribute, "sigmoid scoring alone"},
+		{"adcg.moe_router", attrs{"top_k": {Int: 2}, "scoring": {String: "relu"}}, logits, piecewise.ErrAttribute, "scoring"},
+		{"adcg.moe_router", attrs{"top_k": {Int: 2}, "routed_scaling_factor": {Float: math.Inf(1)}}, logits, piecewise.ErrAttribute, "routed_scaling_factor"},
+		{"adcg.moe", attrs{"activation": {String: "gelu"}}, mixture(), piecewise.ErrAttribute, "activation"},
+		{"adcg.moe", attrs{"gated": {Int: 0}}, mixture(), piecewise.ErrShape, "up"},
+		{"adcg.moe", nil, mix(0, typ(f32, "T", 4, 4)), piecewise.ErrShape, "x"},
+		{"adcg.moe", nil, mix(0, typ(i32, "T", 16)), piecewise.ErrDType, "x"},
+		{"adcg.moe", nil, mix(1, typ(bf16, "T", 2)), piecewise.ErrDType, "weights"},
+		{"adcg.moe", nil, mix(1, typ(f32, "S", 2)), piecewise.ErrShape, "weights"},
+		{"adcg.moe", nil, mix(2, typ(f32, "T", 2)), piecewise.ErrDType, "indices"},
+		{"adcg.moe", nil, mix(2, typ(i32, "T", 3)), piecewise.ErrShape, "indices"},
+		{"adcg.moe", nil, mix(3, typ(bf16, 6, 21, 16)), piecewise.ErrShape, "up"},
+		{"adcg.moe", nil, mix(3, typ(bf16, 6, 20, 15)), piecewise.ErrShape, "up"},
+		{"adcg.moe", nil, mix(3, typ(bf16, "T", 20, 16)), piecewise.ErrShape, "up"},
+		{"adcg.moe", nil, mix(4, typ(f32, 5, 16, 10)), piecewise.ErrShape, "down"},
+		{"adcg.moe", nil, mix(4, typ(f32, 6, 15, 10)), piecewise.ErrShape, "down"},
+		{"adcg.moe", nil, mix(4, typ(i32, 6, 16, 10)), piecewise.ErrDType, "down"},
 	} {
 		_, err := infer(c.op, c.attrs, c.inputs...)
 		var e *piecewise.Error

@@ -7,8 +7,14 @@ import "github.com/libadcg/libadcg/piecewise"
 // Library gives the schemas of every built-in op, each call its own.
 func Library() []piecewise.OpSchema {
 	return []piecewise.OpSchema{
-		embedding(), linear(), rmsNorm(), add(), siluMul(), rope(), attention(), attentionMetadata(), gatherTokens(), argmax(), reshape(),
-		slice(), concat(),
+		embedding(), linear(),
+		rmsNorm(), layerNorm(), addRMSNorm(), qkNorm(),
+		add(), mul(), siluMul(), geluMul(), sigmoidMul(), silu(), relu2(), sigmoid(), cast(),
+		rope(), attention(), pagedAttention(), mlaAttention(), pagedMLAAttention(),
+		attentionMetadata(), pagedMetadata(), gatherTokens(),
+		softmax(), argmax(), sample(),
+		reshape(), slice(), concat(),
+		causalConv1d(), ssm(), ssmMetadata(), deltaRule(), gatedDeltaRule(), gdnGating(), moeRouter(), moe(),
 	}
 }
 
@@ -18,6 +24,14 @@ func floatAttr(name string, value float64, doc string) piecewise.AttrSpec {
 
 func intAttr(name string, value int64, doc string) piecewise.AttrSpec {
 	return piecewise.AttrSpec{Default: piecewise.Attr{Name: name, Type: piecewise.AttrInt, Int: value}, Doc: doc}
+}
+
+func boolAttr(name string, value bool, doc string) piecewise.AttrSpec {
+	a := piecewise.Attr{Name: name, Type: piecewise.AttrBool}
+	if value {
+		a.Int = 1
+	}
+	return piecewise.AttrSpec{Default: a, Doc: doc}
 }
 
 func stringAttr(name, value, doc string) piecewise.AttrSpec {

@@ -118,3 +118,30 @@ func inferConcat(o *operands, attrs []piecewise.Attr) []piecewise.Type {
 	dims[axis] = sum
 	return []piecewise.Type{{DType: o.inputs[0].DType, Dims: dims}}
 }
+
+func reshape() piecewise.OpSchema {
+	return piecewise.OpSchema{
+		Name: "adcg.reshape", Doc: "x [R, ...] -> [R, dims...]: a view of the same memory",
+		Kind: piecewise.Static, NumInputs: 1, NumOutputs: 1, Flags: piecewise.FlagRowWise,
+		Aliases: []piecewise.Alias{{Output: 0, Input: 0, Kind: piecewise.AliasView}},
+		Attrs: []piecewise.AttrSpec{{
+			Default: piecewise.Attr{Name: "dims", Type: piecewise.AttrInts}, Required: true, Doc: "the dims behind the first",
+		}},
+		Infer: inference([]string{"x"}, func(o *operands, attrs []piecewise.Attr) []piecewise.Type {
+			x, elements := o.inputs[0], int64(1)
+			dims := []piecewise.Dim{x.Dims[0]}
+			for _, n := range attrs[0].Ints {
+				if n < 1 || n > 1<<40 {
+					o.fail(piecewise.ErrAttribute, "attribute `dims`: %v, each must be positive", attrs[0].Ints)
+					return nil
+				}
+				elements *= n
+				dims = append(dims, constant(n))
+			}
+			if elements != rowElements(x) {
+				o.fail(piecewise.ErrShape, "x: %v: %d elements a row, `dims` %v have %d", x, rowElements(x), attrs[0].Ints, elements)
+			}
+			return []piecewise.Type{{DType: x.DType, Dims: dims}}
+		}),
+	}
+}

@@ -27,7 +27,7 @@ var dtypes = [...]struct {
 	name string
 	size int64
 }{
-	F32: {"float32", 4}, F16: {"float16", 2}, BF16: {"bfloat16", 2}, F8E4M3: {"float8_e4m3", 1},
+	F32: {"float32", 4}, F16: {"float16", 2}, BF16: {"bfloat16", 2}, F8E4M3: {"float8_e4m3fn", 1},
 	I32: {"int32", 4}, I64: {"int64", 8}, U8: {"uint8", 1}, Bool: {"bool", 1},
 }
 

@@ -45,11 +45,11 @@ ALWAYS void turn8(float *to, const void *const *rows, bool bf16, int64_t at) {
 
 /* columns[e][j] = dim e of the block's key j, for j = j0 .. j1-1. Around them, up to whole vecs of keys, stand copies
  * of the last key, and behind the last dim, up to a multiple of 16, zeros. */
-ALWAYS void turn_keys(float *columns, const adcgk_attend *a, int64_t block, int64_t j0, int64_t j1, bool bf16) {
+ALWAYS void turn_keys(float *columns, const adcgk_attend *a, int64_t j0, int64_t j1, bool bf16) {
   for (int64_t j = j0 / LANES * LANES; j < (j1 + LANES - 1) / LANES * LANES; j += 8) {
     const void *keys[8];
     for (int i = 0; i < 8; i++) {
-      const int64_t key = block + (j + i >= j0 && j + i < j1 ? j + i : j1 - 1);
+      const int64_t key = j + i >= j0 && j + i < j1 ? j + i : j1 - 1;
       keys[i] = element(a->keys, bf16, key * a->key_stride);
     }
     int64_t e = 0;
@@ -132,21 +132,21 @@ SCORES(3)
 SCORES(4)
 #undef SCORES
 
-static void scores(const adcgk_attend *a, int64_t block, int r0, int r1, const int64_t *from, const int64_t *to) {
+static void scores(const adcgk_attend *a, int r0, int r1, const int64_t *from, const int64_t *to) {
   static void (*const turned[])(const adcgk_attend *, const float *, int, int, const int64_t *, const int64_t *) = {scores1, scores2,
                                                                                                                     scores3, scores4};
   const int64_t j0 = from[r0], j1 = to[r1 - 1];
   if (r1 - r0 >= TURN_ROWS && a->d <= TURN_DIMS) {
     float columns[TURN_DIMS * ADCGK_KEY_BLOCK] __attribute__((aligned(64)));
     if (a->cache_bf16)
-      turn_keys(columns, a, block, j0, j1, true);
+      turn_keys(columns, a, j0, j1, true);
     else
-      turn_keys(columns, a, block, j0, j1, false);
+      turn_keys(columns, a, j0, j1, false);
     turned[(a->d - 1) / LANES](a, columns, r0, r1, from, to);
     return;
   }
   const adcgk_product p = {.x = a->q,
-                           .w = element(a->keys, a->cache_bf16, block * a->key_stride), /* column n is key block + n */
+                           .w = a->keys, /* column n is the block's key n */
                            .y = a->weights,
                            .k = a->d,
                            .ldx = a->ldq,
@@ -213,7 +213,7 @@ static __attribute__((noinline)) void softmax_part(const adcgk_attend *a, int ro
 /* ---- Sums: weighted values ------------------------------------------------------------------------------- */
 
 /* sums[i][..] += weights[i][j] * values[j][..] for mr rows and the block's keys j = j0 .. j1-1 in order; nv vecs of a value at once. */
-ALWAYS void weigh(int mr, int nv, int last, const adcgk_attend *a, int row, int64_t block, int64_t j0, int64_t j1, int64_t at, bool bf16) {
+ALWAYS void weigh(int mr, int nv, int last, const adcgk_attend *a, int row, int64_t j0, int64_t j1, int64_t at, bool bf16) {
   vec acc[24];
   float *sums = a->sums + (int64_t)row * a->lda + at;
   const float *weights = a->weights + (int64_t)row * ADCGK_KEY_BLOCK;
@@ -225,8 +225,7 @@ ALWAYS void weigh(int mr, int nv, int last, const adcgk_attend *a, int row, int6
   for (int64_t j = j0; j < j1; j++) {
     vec value[4];
 #pragma GCC unroll 8
-    for (int c = 0; c < nv; c++)
-      value[c] = v_get(a->values, bf16, (block + j) * a->value_stride + at + c * LANES, c == nv - 1 ? last : LANES);
+    for (int c = 0; c < nv; c++) value[c] = v_get(a->values, bf16, j * a->value_stride + at + c * LANES, c == nv - 1 ? last : LANES);
 #pragma GCC unroll 8
     for (int i = 0; i < mr; i++) {
       const vec weight = v_set(weights[i * ADCGK_KEY_BLOCK + j]);
@@ -256,68 +255,97 @@ ALWAYS void weigh(int mr, int nv, int last, const adcgk_attend *a, int row, int6
 #define WV 1
 #endif
 
-ALWAYS void weigh_rows(int mr, const adcgk_attend *a, int row, int64_t block, int64_t j0, int64_t j1, bool bf16) {
+ALWAYS void weigh_rows(int mr, const adcgk_attend *a, int row, int64_t j0, int64_t j1, bool bf16) {
   int64_t at = 0;
-  for (; at + WV * LANES <= a->dv; at += WV * LANES) weigh(mr, WV, LANES, a, row, block, j0, j1, at, bf16);
+  for (; at + WV * LANES <= a->dv; at += WV * LANES) weigh(mr, WV, LANES, a, row, j0, j1, at, bf16);
 #if WV > 2
-  for (; at + 2 * LANES <= a->dv; at += 2 * LANES) weigh(mr, 2, LANES, a, row, block, j0, j1, at, bf16);
+  for (; at + 2 * LANES <= a->dv; at += 2 * LANES) weigh(mr, 2, LANES, a, row, j0, j1, at, bf16);
 #endif
 #if WV > 1
-  for (; at + LANES <= a->dv; at += LANES) weigh(mr, 1, LANES, a, row, block, j0, j1, at, bf16);
+  for (; at + LANES <= a->dv; at += LANES) weigh(mr, 1, LANES, a, row, j0, j1, at, bf16);
 #endif
-  if (at < a->dv) weigh(mr, 1, (int)(a->dv - at), a, row, block, j0, j1, at, bf16);
+  if (at < a->dv) weigh(mr, 1, (int)(a->dv - at), a, row, j0, j1, at, bf16);
 }
-static __attribute__((noinline)) void weigh_one(const adcgk_attend *a, int row, int64_t block, int64_t j0, int64_t j1) {
+static __attribute__((noinline)) void weigh_one(const adcgk_attend *a, int row, int64_t j0, int64_t j1) {
   if (j0 >= j1) return;
   if (a->cache_bf16)
-    weigh_rows(1, a, row, block, j0, j1, true);
+    weigh_rows(1, a, row, j0, j1, true);
   else
-    weigh_rows(1, a, row, block, j0, j1, false);
+    weigh_rows(1, a, row, j0, j1, false);
 }
-static __attribute__((noinline)) void weigh_group(const adcgk_attend *a, int row, int64_t block, int64_t j0, int64_t j1) {
+static __attribute__((noinline)) void weigh_group(const adcgk_attend *a, int row, int64_t j0, int64_t j1) {
   if (a->cache_bf16)
-    weigh_rows(WR, a, row, block, j0, j1, true);
+    weigh_rows(WR, a, row, j0, j1, true);
   else
-    weigh_rows(WR, a, row, block, j0, j1, false);
+    weigh_rows(WR, a, row, j0, j1, false);
 }
 
 /* WR rows at once over the keys that all of them see; what a row sees before and behind them it does alone. */
-static void weigh_all(const adcgk_attend *a, int64_t block, int r0, int r1, const int64_t *from, const int64_t *to) {
+static void weigh_all(const adcgk_attend *a, int r0, int r1, const int64_t *from, const int64_t *to) {
   int r = r0;
   for (; r + WR <= r1; r += WR) {
     const int64_t j0 = from[r + WR - 1], j1 = to[r];
     if (j0 >= j1) {
-      for (int i = r; i < r + WR; i++) weigh_one(a, i, block, from[i], to[i]);
+      for (int i = r; i < r + WR; i++) weigh_one(a, i, from[i], to[i]);
       continue;
     }
-    for (int i = r; i < r + WR; i++) weigh_one(a, i, block, from[i], j0);
-    weigh_group(a, r, block, j0, j1);
-    for (int i = r; i < r + WR; i++) weigh_one(a, i, block, j1, to[i]);
+    for (int i = r; i < r + WR; i++) weigh_one(a, i, from[i], j0);
+    weigh_group(a, r, j0, j1);
+    for (int i = r; i < r + WR; i++) weigh_one(a, i, j1, to[i]);
   }
-  for (; r < r1; r++) weigh_one(a, r, block, from[r], to[r]);
+  for (; r < r1; r++) weigh_one(a, r, from[r], to[r]);
 }
 
-static void attend(const adcgk_attend *a) {
-  for (int64_t i = 0; i < (int64_t)a->rows * a->lda; i += LANES) v_store(a->sums + i, v_zero());
+static void attend(const adcgk_attend *of_all) {
+  adcgk_attend here = *of_all; /* at one block */
+  const adcgk_attend *a = &here;
   const int64_t end = a->end[a->rows - 1];
   for (int64_t block = a->first[0] / ADCGK_KEY_BLOCK * ADCGK_KEY_BLOCK; block < end; block += ADCGK_KEY_BLOCK) {
     /* Rows r0 .. r1-1 see something of this block: first and end rise with the row. */
     int r0 = 0, r1 = a->rows;
     while (r0 < r1 && a->end[r0] <= block) r0++;
     while (r0 < r1 && a->first[r1 - 1] >= block + ADCGK_KEY_BLOCK) r1--;
-    if (r0 == r1) continue;
+    if (r0 >= r1) continue;
     int64_t from[ADCGK_TILE_ROWS], to[ADCGK_TILE_ROWS]; /* in the block */
     for (int r = r0; r < r1; r++) {
       from[r] = a->first[r] > block ? a->first[r] - block : 0;
       to[r] = a->end[r] < block + ADCGK_KEY_BLOCK ? a->end[r] - block : ADCGK_KEY_BLOCK;
     }
-    scores(a, block, r0, r1, from, to);
+    a->load(&here, block, block + to[r1 - 1]);
+    scores(a, r0, r1, from, to);
     for (int r = r0; r < r1; r++) {
       if (from[r] == 0 && to[r] == ADCGK_KEY_BLOCK && a->softcap == 0.0f)
         softmax_whole(a, r);
       else
         softmax_part(a, r, from[r], to[r]);
     }
-    weigh_all(a, block, r0, r1, from, to);
+    weigh_all(a, r0, r1, from, to);
+  }
+}
+
+/* ---- Products with a matrix as it lies [K, N] ------------------------------------------------------------ */
+
+/* The sums of weighted values are one: k after k in one chain of fma. */
+static void product_along(const adcgk_product *p, int64_t rows, int64_t n) {
+  float weights[ADCGK_TILE_ROWS * ADCGK_KEY_BLOCK] __attribute__((aligned(64)));
+  int64_t from[ADCGK_TILE_ROWS] = {0}, to[ADCGK_TILE_ROWS];
+  adcgk_attend a = {.rows = (int32_t)rows,
+                    .dv = (int32_t)n,
+                    .lda = (int32_t)p->ldy,
+                    .value_stride = p->ldw,
+                    .cache_bf16 = p->w_bf16,
+                    .weights = weights,
+                    .sums = p->y};
+  for (int64_t m = 0; m < rows; m++) {
+    for (int64_t at = 0; at < n; at += LANES) v_store(a.sums + m * a.lda + at, v_zero());
+  }
+  for (int64_t k = 0; k < p->k; k += ADCGK_KEY_BLOCK) {
+    const int64_t count = p->k - k < ADCGK_KEY_BLOCK ? p->k - k : ADCGK_KEY_BLOCK;
+    for (int64_t m = 0; m < rows; m++) {
+      convert(weights + m * ADCGK_KEY_BLOCK, false, element(p->x, p->x_bf16, m * p->ldx + k), p->x_bf16, count);
+      to[m] = count;
+    }
+    a.values = element(p->w, p->w_bf16, k * p->ldw);
+    weigh_all(&a, 0, (int)rows, from, to);
   }
 }

@@ -1,26 +1,27 @@
-/* adcg.attention over a slot cache. Keys and values of the step are written to the cache first, and every query then
- * reads the cache alone: a prefill in one step or in chunks, or a decode, computes the same bits. The arithmetic is
- * in attend.h; here are the checks, the writing and the cutting into tiles. */
+/* adcg.attention and adcg.paged_attention. Keys and values of the step are written to the cache first, and every query
+ * then reads the cache alone: a prefill in one step or in chunks, or a decode, computes the same bits. The arithmetic is
+ * in attend.h, where a position lies in cache.c; here is the cutting into tiles. */
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
-#include "strides.h"
+#include "cache.h"
 
 /* Inputs and attributes, in the schema's order. */
 enum { Q, K, V, K_CACHE, V_CACHE, CU_SEQLENS, INPUT_POS, SLOT_IDX, SINKS };
+enum { PAGED_SINKS = SLOT_IDX + 3 }; /* cu_num_pages, cache_loc and last_page_len stand for slot_idx */
 enum { SCALE, WINDOW, SOFTCAP };
 
 typedef struct region {
   const adcgk_kernels *kernels;
-  const char *q, *k, *v;
-  char *k_cache, *v_cache, *out;
+  adcgk_cache cache;
+  adcgk_written k, v;
+  const char *q;
+  char *out;
   const char *sinks; /* NULL: none */
-  bool bf16, cache_bf16, sinks_bf16;
-  const int32_t *cu, *input_pos, *slots;
+  bool bf16, sinks_bf16;
   int64_t seqs, tokens;
-  int64_t heads, kv_heads, d, dv, max_len, window;
-  int64_t q_token, q_head, k_token, k_head, v_token, v_head, out_token, out_head; /* elements from one to the next */
+  int64_t heads, kv_heads, d, dv, window;
+  int64_t q_token, q_head, out_token, out_head; /* elements from one to the next */
   float scale, softcap;
   int64_t tile_rows;             /* rows of a tile at most */
   int64_t tile_heads;            /* heads of a group in one tile, */
@@ -31,87 +32,12 @@ typedef struct region {
   int64_t tokens_per_task;
 } region;
 
-adcg_status adcgk_check_sequences(const adcg_op_call *call, const int32_t *cu, const int32_t *input_pos, int64_t max_len,
-                                  const char *limit) {
-  const int64_t seqs = adcg_batch_seqs(call->batch), tokens = adcg_batch_tokens(call->batch);
-  if (seqs == 0) return ADCG_OK;
-  if (cu[0] != 0) return adcgk_fail(call, "cu_seqlens[0] is %d, must be 0", cu[0]);
-  for (int64_t s = 0; s < seqs; s++) {
-    if (cu[s + 1] <= cu[s])
-      return adcgk_fail(call, "cu_seqlens[%lld] is %d, must be more than cu_seqlens[%lld], which is %d", (long long)s + 1, cu[s + 1],
-                        (long long)s, cu[s]);
-  }
-  if (cu[seqs] != tokens)
-    return adcgk_fail(call, "cu_seqlens[%lld] is %d, the step has %lld tokens", (long long)seqs, cu[seqs], (long long)tokens);
-  for (int64_t s = 0; s < seqs; s++) {
-    if (input_pos[s] < 0) return adcgk_fail(call, "input_pos[%lld] is %d, must not be negative", (long long)s, input_pos[s]);
-    const int64_t length = cu[s + 1] - cu[s];
-    if (input_pos[s] + length > max_len)
-      return adcgk_fail(call, "input_pos[%lld] is %d and the sequence has %lld tokens, %s", (long long)s, input_pos[s], (long long)length,
-                        limit);
-  }
-  return ADCG_OK;
-}
-
-/* Slots are in range, and no two sequences share one. A bit per slot, in windows of as many slots as fit the stack. */
-static adcg_status check_slots(const adcg_op_call *call, const int32_t *slots, int64_t seqs, int64_t count) {
-  enum { WORDS = 512, WINDOW_SLOTS = 64 * WORDS };
-  for (int64_t s = 0; s < seqs; s++) {
-    if (slots[s] < 0 || slots[s] >= count)
-      return adcgk_fail(call, "slot_idx[%lld] is %d, the cache has %lld slots", (long long)s, slots[s], (long long)count);
-  }
-  for (int64_t base = 0; base < count; base += WINDOW_SLOTS) {
-    uint64_t taken[WORDS];
-    memset(taken, 0, (size_t)adcgk_ceil_div(adcgk_min(count - base, WINDOW_SLOTS), 64) * 8);
-    for (int64_t s = 0; s < seqs; s++) {
-      const int64_t at = slots[s] - base;
-      if (at < 0 || at >= WINDOW_SLOTS) continue;
-      if (taken[at / 64] >> (at % 64) & 1) {
-        int64_t other = 0;
-        while (slots[other] != slots[s]) other++;
-        return adcgk_fail(call, "slot_idx[%lld] is %d, which is the slot of sequence %lld too", (long long)s, slots[s], (long long)other);
-      }
-      taken[at / 64] |= UINT64_C(1) << (at % 64);
-    }
-  }
-  return ADCG_OK;
-}
-
-static void store(const region *r, char *to, const char *from, int64_t n) {
-  if (r->bf16 == r->cache_bf16)
-    memcpy(to, from, (size_t)(n * (r->bf16 ? 2 : 4)));
-  else
-    r->kernels->convert(to, r->cache_bf16, from, r->bf16, n);
-}
-
-/* Tokens t0 .. t1-1 of k or v, heads of d elements: all at once if they lie in one piece, as they do in the cache. */
-static void store_rows(const region *r, char *cache, const char *rows, int64_t d, int64_t token, int64_t head, int64_t s, int64_t t0,
-                       int64_t t1) {
-  const int64_t size = r->bf16 ? 2 : 4, cache_size = r->cache_bf16 ? 2 : 4, width = r->kv_heads * d;
-  char *to = cache + ((int64_t)r->slots[s] * r->max_len + r->input_pos[s] + t0 - r->cu[s]) * width * cache_size;
-  const bool row = head == d || r->kv_heads == 1;
-  if (row && token == width) {
-    store(r, to, rows + t0 * width * size, (t1 - t0) * width);
-    return;
-  }
-  for (int64_t t = t0; t < t1; t++) {
-    for (int64_t h = 0; h < (row ? 1 : r->kv_heads); h++)
-      store(r, to + ((t - t0) * width + h * d) * cache_size, rows + (t * token + h * head) * size, row ? width : d);
-  }
-}
-
-/* Writes tokens [first, end) of k and v to their slots. */
+/* Writes tokens of k and v to the cache. */
 static void store_task(void *context, int64_t task) {
   const region *r = context;
-  int64_t t = task * r->tokens_per_task;
-  const int64_t end = adcgk_min(t + r->tokens_per_task, r->tokens);
-  for (int64_t s = 0; t < end; s++) {
-    if (r->cu[s + 1] <= t) continue;
-    const int64_t to = adcgk_min(end, r->cu[s + 1]);
-    store_rows(r, r->k_cache, r->k, r->d, r->k_token, r->k_head, s, t, to);
-    store_rows(r, r->v_cache, r->v, r->dv, r->v_token, r->v_head, s, t, to);
-    t = to;
-  }
+  const int64_t first = task * r->tokens_per_task, end = adcgk_min(first + r->tokens_per_task, r->tokens);
+  adcgk_cache_write(&r->cache, r->kernels, &r->k, first, end);
+  adcgk_cache_write(&r->cache, r->kernels, &r->v, first, end);
 }
 
 /* One tile: positions t0 .. t1-1 (tokens of the step) of sequence s, heads h0 .. h1-1 of key/value head g's group. */
@@ -120,11 +46,12 @@ static void attend_tile(const region *r, int64_t s, int64_t g, int64_t h0, int64
   float largest[ADCGK_TILE_ROWS], total[ADCGK_TILE_ROWS];
   int64_t first[ADCGK_TILE_ROWS], end[ADCGK_TILE_ROWS];
   const int64_t ldq = adcgk_ceil_div(r->d, 16) * 16, lda = adcgk_ceil_div(r->dv, 16) * 16;
-  const int64_t size = r->bf16 ? 2 : 4, cache_size = r->cache_bf16 ? 2 : 4, rows = (t1 - t0) * (h1 - h0);
+  const int64_t size = r->bf16 ? 2 : 4, cache_size = adcgk_element_size(r->k.element), rows = (t1 - t0) * (h1 - h0);
   float *q = scratch, *sums = q + rows * ldq, *weights = sums + rows * lda;
+  memset(sums, 0, (size_t)(rows * lda) * sizeof(float));
   int64_t row = 0;
   for (int64_t t = t0; t < t1; t++) {
-    const int64_t position = r->input_pos[s] + t - r->cu[s];
+    const int64_t position = r->cache.input_pos[s] + t - r->cache.cu[s];
     for (int64_t h = h0; h < h1; h++, row++) {
       memset(q + row * ldq + ldq - 16, 0, 16 * sizeof(float)); /* dims up to a multiple of 16 */
       r->kernels->convert(q + row * ldq, false, r->q + (t * r->q_token + h * r->q_head) * size, r->bf16, r->d);
@@ -138,8 +65,7 @@ static void attend_tile(const region *r, int64_t s, int64_t g, int64_t h0, int64
       }
     }
   }
-  const int64_t slot = (int64_t)r->slots[s] * r->max_len * r->kv_heads;
-  const adcgk_attend a = {
+  adcgk_attend a = {
       .rows = (int32_t)rows,
       .d = (int32_t)r->d,
       .dv = (int32_t)r->dv,
@@ -148,11 +74,6 @@ static void attend_tile(const region *r, int64_t s, int64_t g, int64_t h0, int64
       .q = q,
       .first = first,
       .end = end,
-      .keys = r->k_cache + (slot + g) * r->d * cache_size,
-      .values = r->v_cache + (slot + g) * r->dv * cache_size,
-      .key_stride = r->kv_heads * r->d,
-      .value_stride = r->kv_heads * r->dv,
-      .cache_bf16 = r->cache_bf16,
       .scale = r->scale,
       .softcap = r->softcap,
       .weights = weights,
@@ -160,7 +81,19 @@ static void attend_tile(const region *r, int64_t s, int64_t g, int64_t h0, int64
       .largest = largest,
       .total = total,
   };
-  r->kernels->attend(&a);
+  adcgk_read read = {
+      .cache = &r->cache,
+      .kernels = r->kernels,
+      .sequence = s,
+      .element = r->k.element,
+      .keys = r->k.to + g * r->d * cache_size,
+      .values = r->v.to + g * r->dv * cache_size,
+      .key_width = r->k.width,
+      .value_width = r->v.width,
+      .d = r->d,
+      .dv = r->dv,
+  };
+  adcgk_attend_cache(&a, &read);
   row = 0;
   for (int64_t t = t0; t < t1; t++) {
     for (int64_t h = h0; h < h1; h++, row++)
@@ -177,63 +110,64 @@ static void attend_task(void *context, int64_t task) {
   int64_t s = 0, before = 0; /* units of the sequences before s */
   for (; unit < last; unit++) {
     for (;; s++) {
-      const int64_t of_s = adcgk_ceil_div(r->cu[s + 1] - r->cu[s], r->tile_tokens) * per_tile;
+      const int64_t of_s = adcgk_ceil_div(r->cache.cu[s + 1] - r->cache.cu[s], r->tile_tokens) * per_tile;
       if (unit < before + of_s) break;
       before += of_s;
     }
     const int64_t tile = (unit - before) / per_tile, part = (unit - before) % per_tile;
     const int64_t g = part / r->head_tiles, h = g * group + part % r->head_tiles * r->tile_heads;
-    const int64_t t = r->cu[s] + tile * r->tile_tokens;
-    attend_tile(r, s, g, h, adcgk_min(h + r->tile_heads, (g + 1) * group), t, adcgk_min(t + r->tile_tokens, r->cu[s + 1]));
+    const int64_t t = r->cache.cu[s] + tile * r->tile_tokens;
+    attend_tile(r, s, g, h, adcgk_min(h + r->tile_heads, (g + 1) * group), t, adcgk_min(t + r->tile_tokens, r->cache.cu[s + 1]));
   }
 }
 
-adcg_status adcgk_attention(const adcg_op_call *call, void *user_data) {
-  const DLTensor *q = &call->inputs[Q], *k = &call->inputs[K], *v = &call->inputs[V], *cache = &call->inputs[K_CACHE];
-  const DLTensor *out = &call->outputs[0];
+static adcgk_written written(const DLTensor *x, const DLTensor *cache) {
+  return (adcgk_written){
+      .from = adcg_data(x),
+      .bf16 = adcgk_is_bf16(x),
+      .token = adcgk_stride(x, 0),
+      .head = adcgk_stride(x, 1),
+      .heads = x->shape[1],
+      .d = x->shape[2],
+      .to = adcg_data(cache),
+      .element = adcgk_element_of(cache),
+      .width = x->shape[1] * x->shape[2],
+  };
+}
+
+static adcg_status attention(const adcg_op_call *call, void *user_data, bool paged) {
+  const DLTensor *q = &call->inputs[Q], *out = &call->outputs[0];
+  const int32_t sinks = paged ? PAGED_SINKS : SINKS;
   const int64_t seqs = adcg_batch_seqs(call->batch);
   if (seqs == 0) return ADCG_OK;
   adcgk_pool *pool = adcgk_pool_of(user_data);
   region r = {
       .kernels = adcgk_active(),
+      .k = written(&call->inputs[K], &call->inputs[K_CACHE]),
+      .v = written(&call->inputs[V], &call->inputs[V_CACHE]),
       .q = adcg_data(q),
-      .k = adcg_data(k),
-      .v = adcg_data(v),
-      .k_cache = adcg_data(cache),
-      .v_cache = adcg_data(&call->inputs[V_CACHE]),
       .out = adcg_data(out),
       .bf16 = adcgk_is_bf16(q),
-      .cache_bf16 = adcgk_is_bf16(cache),
-      .cu = adcg_data(&call->inputs[CU_SEQLENS]),
-      .input_pos = adcg_data(&call->inputs[INPUT_POS]),
-      .slots = adcg_data(&call->inputs[SLOT_IDX]),
       .seqs = seqs,
       .tokens = adcg_batch_tokens(call->batch),
       .heads = q->shape[1],
-      .kv_heads = v->shape[1],
+      .kv_heads = call->inputs[V].shape[1],
       .d = q->shape[2],
-      .dv = v->shape[2],
+      .dv = call->inputs[V].shape[2],
       .q_token = adcgk_stride(q, 0),
       .q_head = adcgk_stride(q, 1),
-      .k_token = adcgk_stride(k, 0),
-      .k_head = adcgk_stride(k, 1),
-      .v_token = adcgk_stride(v, 0),
-      .v_head = adcgk_stride(v, 1),
       .out_token = adcgk_stride(out, 0),
       .out_head = adcgk_stride(out, 1),
-      .max_len = cache->shape[1],
       .window = call->attrs[WINDOW].i,
       .softcap = (float)call->attrs[SOFTCAP].f,
   };
   r.scale = call->attrs[SCALE].f != 0.0 ? (float)call->attrs[SCALE].f : (float)(1.0 / sqrt((double)r.d));
-  if (call->num_inputs > SINKS) {
-    r.sinks = adcg_data(&call->inputs[SINKS]);
-    r.sinks_bf16 = adcgk_is_bf16(&call->inputs[SINKS]);
+  if (call->num_inputs > sinks) {
+    r.sinks = adcg_data(&call->inputs[sinks]);
+    r.sinks_bf16 = adcgk_is_bf16(&call->inputs[sinks]);
   }
-  char limit[64];
-  snprintf(limit, sizeof(limit), "the cache holds %lld positions", (long long)r.max_len);
-  adcg_status status = adcgk_check_sequences(call, r.cu, r.input_pos, r.max_len, limit);
-  if (status == ADCG_OK) status = check_slots(call, r.slots, seqs, cache->shape[0]);
+  adcg_status status = adcgk_cache_of(call, K_CACHE, CU_SEQLENS, paged, &r.cache);
+  if (status == ADCG_OK) status = adcgk_check_room(call, &r.cache, r.k.element, r.d + r.dv);
   if (status != ADCG_OK) return status;
 
   /* Rows of a tile: as many as fit its scratch; positions, all heads of the group together; with few tokens, heads of
@@ -257,8 +191,8 @@ adcg_status adcgk_attention(const adcg_op_call *call, void *user_data) {
 
   double keys = 0; /* that all queries of the step see together */
   for (int64_t s = 0; s < seqs; s++) {
-    const int64_t length = r.cu[s + 1] - r.cu[s];
-    double seen = (double)r.input_pos[s] + (double)(length + 1) / 2;
+    const int64_t length = r.cache.cu[s + 1] - r.cache.cu[s];
+    double seen = (double)r.cache.input_pos[s] + (double)(length + 1) / 2;
     if (r.window > 0 && seen > (double)r.window) seen = (double)r.window;
     keys += seen * (double)length;
     r.units += adcgk_ceil_div(length, r.tile_tokens) * r.kv_heads * r.head_tiles;
@@ -268,3 +202,6 @@ adcg_status adcgk_attention(const adcg_op_call *call, void *user_data) {
   adcgk_parallel(pool, r.tasks, keys * (double)(r.heads * (r.d + r.dv + 40)) / 15, attend_task, &r);
   return ADCG_OK;
 }
+
+adcg_status adcgk_attention(const adcg_op_call *call, void *user_data) { return attention(call, user_data, false); }
+adcg_status adcgk_paged_attention(const adcg_op_call *call, void *user_data) { return attention(call, user_data, true); }

@@ -23,7 +23,7 @@ func BenchmarkLinear(b *testing.B) {
 				b.Run(fmt.Sprintf("%s/M=%d/N=%d/K=%d", types.name, m, n, k), func(b *testing.B) {
 					x, w, y := zeros(types.x, m, k), zeros(types.w, n, k), zeros(types.x, m, n)
 					defer release(x, w, y)
-					run := host.NewLaunch("adcg.linear", nil, []host.Tensor{x, w}, []host.Tensor{y}, host.Batch{DecodeSeqs: m})
+					run := host.NewLaunch("adcg.linear", complete("adcg.linear", nil), []host.Tensor{x, w}, []host.Tensor{y}, host.Batch{DecodeSeqs: m})
 					defer run.Close()
 					for b.Loop() {
 						if err := run.Run(pool); err != nil {

@@ -1,7 +1,7 @@
-/* Ops on indices: embedding, gather_tokens, argmax, attention_metadata. */
+/* Ops on indices: embedding, gather_tokens, argmax, attention_metadata, paged_metadata. */
 #include <string.h>
 
-#include "strides.h"
+#include "cache.h"
 
 typedef struct region {
   const adcgk_kernels *kernels;
@@ -104,6 +104,27 @@ adcg_status adcgk_attention_metadata(const adcg_op_call *call, void *user_data) 
       batch_indices[t] = s;
       positions[t] = input_pos[s] + (t - cu[s]);
     }
+  }
+  return ADCG_OK;
+}
+
+adcg_status adcgk_paged_metadata(const adcg_op_call *call, void *user_data) {
+  (void)user_data;
+  const int32_t *cu_pages = adcg_data(&call->inputs[0]), *pages = adcg_data(&call->inputs[1]);
+  const DLTensor *out = &call->outputs[0];
+  const adcg_status status = adcgk_check_pages(call, cu_pages, call->inputs[1].shape[0]);
+  if (status != ADCG_OK) return status;
+  const int64_t seqs = adcg_batch_seqs(call->batch), most = out->shape[1];
+  for (int64_t s = 0; s < seqs; s++) {
+    if (cu_pages[s + 1] - cu_pages[s] > most)
+      return adcgk_fail(call, "cu_num_pages[%lld] is %d: sequence %lld has %d pages, max_pages is %lld", (long long)s + 1, cu_pages[s + 1],
+                        (long long)s, cu_pages[s + 1] - cu_pages[s], (long long)most);
+  }
+  for (int64_t s = 0; s < seqs; s++) {
+    int32_t *row = (int32_t *)adcg_data(out) + s * most;
+    const int64_t n = cu_pages[s + 1] - cu_pages[s];
+    memcpy(row, pages + cu_pages[s], (size_t)n * sizeof(int32_t));
+    memset(row + n, 0, (size_t)(most - n) * sizeof(int32_t));
   }
   return ADCG_OK;
 }

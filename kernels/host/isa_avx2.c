@@ -13,8 +13,14 @@
 #include "simd.h"
 
 #include "rows.h"
+#include "activations.h"
+#include "norms.h"
 #include "product.h"
 #include "attend.h"
+#include "conv.h"
+#include "ssm.h"
+#include "delta.h"
+#include "experts.h"
 #include "table.h"
 
 #if defined(__clang__)

@@ -1,4 +1,4 @@
-/* adcg.linear: x [R, K], weight [N, K], bias [N] (optional) -> [R, N]. The work is cut into blocks of rows and
+/* adcg.linear: x [R, K], weight [N, K], bias [N] (optional) -> [R, N], each result through an activation. The work is cut into blocks of rows and
  * columns; the products themselves are in product.h. */
 #include <string.h>
 
@@ -58,6 +58,7 @@ adcg_status adcgk_linear(const adcg_op_call *call, void *user_data) {
       .w_bf16 = adcgk_is_bf16(w),
       .bias_bf16 = bias && adcgk_is_bf16(bias),
       .y_bf16 = adcgk_is_bf16(y),
+      .activation = adcgk_activation_of(call->attrs[0].s),
   };
   adcgk_pool *pool = adcgk_pool_of(user_data);
   region r = {.kernels = adcgk_active(), .product = &product, .m = m, .n = n, .row = adcgk_row_runs(x)};

@@ -113,64 +113,6 @@ func doubles(f []float32) []float64 {
 	return d
 }
 
-func TestRopeGolden(t *testing.T) {
-	for _, name := range []string{"rope_neox", "rope_neox_linear", "rope_neox_llama3", "rope_neox_llama3_small", "rope_partial_neox_phi3", "rope_partial_neox_qwen3_5"} {
-		x, at := load(t, name)
-		scaling, _ := at["rope_type"].(string)
-		if scaling == "default" {
-			scaling = "none"
-		}
-		attrs := []piecewise.Attr{float("theta", number(at["rope_theta"], 0)), integer("rotary_dim", int64(number(at["rotary_dim"], 0))), str("scaling", scaling), float("factor", number(at["factor"], 1)),
-			float("low_freq_factor", number(at["low_freq_factor"], 1)), float("high_freq_factor", number(at["high_freq_factor"], 4)), integer("original_max_position", int64(number(at["original_max_position_embeddings"], 8192)))}
-		for _, part := range []string{"q", "k"} {
-			in, want := x[part], x[part+"_out"]
-			got := run(t, "adcg.rope", attrs, in.clone(), in, x["positions"])
-			row := in.row()
-			largest := 0.0
-			for _, f := range in.f {
-				largest = max(largest, math.Abs(float64(f)))
-			}
-			for i := range got.f {
-				position := float64(x["positions"].i[int64(i)/row])
-				require.InDelta(t, want.f[i], got.f[i], 1e-6+2e-7*(1+position)*largest, "%s: %s[%d], position %v", name, part, i, position)
-			}
-			for _, isa := range isas(t) {
-				require.NoError(t, host.SetISA(isa))
-				requireSameBits(t, got, run(t, "adcg.rope", attrs, in.clone(), in, x["positions"]), "%s on %s", name, isa)
-				same := in.clone()
-				require.NoError(t, launch("adcg.rope", 0, attrs, []*array{in.clone(), x["positions"]}, []*array{same}, host.Batch{}, 1))
-				requireSameBits(t, got, same, "%s in place", name)
-			}
-			require.NoError(t, host.SetISA(""))
-		}
-	}
-}
-
-// TestRopeAngles compares sine and cosine, as rope applies them, with float64 of the float32 angle.
-func TestRopeAngles(t *testing.T) {
-	rng := rand.New(rand.NewPCG(7, 8))
-	const tokens, d = 400, 128
-	x := filled(piecewise.F32, 0, tokens, 1, d)
-	positions := make([]int32, tokens)
-	for i := range positions {
-		positions[i] = int32(math.Exp(rng.Float64() * math.Log(math.MaxInt32)))
-		for e := range d / 2 {
-			x.f[i*d+e] = 1 // (1, 0) becomes (cos, sin)
-		}
-	}
-	copy(positions, []int32{0, 1, -1, 999999, 1000000, 1000001, 16777216, math.MaxInt32, -777777})
-	attrs := []piecewise.Attr{float("theta", 500000), integer("rotary_dim", 0), str("scaling", "none"), float("factor", 1), float("low", 1), float("high", 4), integer("original", 8192)}
-	got := run(t, "adcg.rope", attrs, x.clone(), x, ints(positions...))
-	for i, position := range positions {
-		for e := range d / 2 {
-			frequency := 1 / float32(math.Pow(500000, float64(float32(2*e)/d)))
-			s, c := math.Sincos(float64(float32(position) * frequency))
-			require.InDelta(t, c, got.f[i*d+e], 1.5e-7, "cos, position %d, pair %d", position, e)
-			require.InDelta(t, s, got.f[i*d+d/2+e], 1.5e-7, "sin, position %d, pair %d", position, e)
-		}
-	}
-}
-
 func TestRowsAndElements(t *testing.T) {
 	rng := rand.New(rand.NewPCG(9, 10))
 	names := isas(t)

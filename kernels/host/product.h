@@ -93,7 +93,7 @@ typedef struct slab {
   float (*sums)[LANES]; /* where sums wait for the next slab, tile after tile */
 } slab;
 
-/* A tile of a slab: y[i][j] = bias[j] + x[i] . w[j], for the first mr rows and the columns from n on. */
+/* A tile of a slab: y[i][j] = activation(bias[j] + x[i] . w[j]), for the first mr rows and the columns from n on. */
 ALWAYS void dots(int mr, int nr, const slab *s, bool x_bf16, bool w_bf16, int64_t n) {
   const adcgk_product *p = &s->p;
   const void *x = p->x, *w = element(p->w, w_bf16, n * p->ldw);
@@ -157,9 +157,12 @@ ALWAYS void dots(int mr, int nr, const slab *s, bool x_bf16, bool w_bf16, int64_
       for (int i = 0; i < mr; i++) sums[i * nr + j] += bias;
     }
   }
+  if (p->activation != ADCGK_NONE || p->y_bf16) {
+    for (int i = mr * nr; i % LANES != 0; i++) sums[i] = 0.0f;
+  }
+  if (p->activation != ADCGK_NONE) activate_all(p->activation, sums, (mr * nr + LANES - 1) / LANES * LANES);
   if (p->y_bf16) {
     uint16_t rounded[TILE_ROOM];
-    for (int i = mr * nr; i % LANES != 0; i++) sums[i] = 0.0f;
 #pragma GCC unroll 2
     for (int i = 0; i < mr * nr; i += LANES) v_store_bf16(rounded + i, v_load(sums + i));
 #pragma GCC unroll 8
@@ -214,9 +217,11 @@ enum {
   WORTH_COPY = 8 * MR                    /* rows from which a block of weights is copied */
 };
 
+ALWAYS int64_t row_of(const adcgk_product *p, int64_t m) { return p->rows ? p->rows[m] : m; }
+
 /* Blocks of weights pass by all strips of rows, slab after slab, in strips as even as they can be: 8 rows are 4 + 4 and
  * not 6 + 2. A block that many rows use is copied where it is bf16, or rows of w a power of two apart would share
- * their places in the cache; a strip of x is copied where it is bf16. */
+ * their places in the cache; a strip of x is copied where it is bf16, or its rows are not neighbours. */
 static void product(const adcgk_product *p, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
   void (*const strips[2][2])(const slab *, int, int64_t) = {{strip_f32_f32, strip_f32_bf16}, {strip_bf16_f32, strip_bf16_bf16}};
   float rows_of_x[MR * PASS_K] __attribute__((aligned(64))), block_of_w[BLOCK_W + BLOCK_N * LANES] __attribute__((aligned(64)));
@@ -225,7 +230,7 @@ static void product(const adcgk_product *p, int64_t m0, int64_t m1, int64_t n0, 
   const int64_t rows = m1 - m0, strip_count = (rows + MR - 1) / MR;
   const int64_t slab_k = rows == 1 || p->k <= PASS_K ? p->k : PASS_K;
   const int64_t ldx = (slab_k + LANES - 1) / LANES * LANES, ldw = ldx + LANES;
-  const bool copy_x = p->x_bf16 && slab_k <= PASS_K;
+  const bool copy_x = (p->x_bf16 || (p->rows && rows > 1)) && slab_k <= PASS_K;
   const bool copy_w = (p->w_bf16 || p->ldw % 512 == 0) && rows >= WORTH_COPY;
   void (*const one)(const slab *, int, int64_t) = strips[p->x_bf16 && !copy_x][p->w_bf16 && !copy_w];
   int64_t block = BLOCK_W / ldx / (2 * NR) * (2 * NR);
@@ -248,11 +253,12 @@ static void product(const adcgk_product *p, int64_t m0, int64_t m1, int64_t n0, 
       int64_t strips_left = strip_count;
       for (int64_t m = m0; m < m1; strips_left--) {
         const int strip_rows = (int)((m1 - m + strips_left - 1) / strips_left);
-        s.p.x = element(p->x, p->x_bf16, m * p->ldx + k);
+        s.p.x = element(p->x, p->x_bf16, row_of(p, m) * p->ldx + k);
         s.p.y = (char *)p->y + (m * p->ldy + n) * (p->y_bf16 ? 2 : 4);
         s.sums = slab_k == p->k ? sums : sums + (m - m0) * columns;
         if (copy_x) {
-          for (int i = 0; i < strip_rows; i++) convert(rows_of_x + i * ldx, false, element(p->x, true, (m + i) * p->ldx + k), true, s.p.k);
+          for (int i = 0; i < strip_rows; i++)
+            convert(rows_of_x + i * ldx, false, element(p->x, p->x_bf16, row_of(p, m + i) * p->ldx + k), p->x_bf16, s.p.k);
           s.p.x = rows_of_x;
           s.p.x_bf16 = false;
           s.p.ldx = ldx;

@@ -1,4 +1,4 @@
-/* Ops on single rows, for one instruction set: norm, sum, silu, rotation, conversion, argmax. */
+/* Ops on single rows, for one instruction set: conversion, rotation, argmax. */
 
 ALWAYS int lanes_left(int64_t at, int64_t n) { return n - at >= LANES ? LANES : (int)(n - at); }
 
@@ -9,63 +9,48 @@ static void convert(void *to, bool to_bf16, const void *from, bool from_bf16, in
   }
 }
 
+/* fp8 e4m3: one lane at a time, and the compiler makes vectors of it; integers and exact sums, so that all give the same.
+ * No operation meets a denormal, which a host may have the CPU flush. */
+static void from_fp8(float *to, const uint8_t *from, int64_t n) {
+  for (int64_t i = 0; i < n; i++) {
+    const uint32_t code = from[i] & 0x7fu, sign = (uint32_t)(from[i] & 0x80u) << 24;
+    uint32_t bits = (code << 20) + (120u << 23), small = (code << 20) + (121u << 23);
+    float value; /* below 2^-6: 2^-6 * (1 + m/8) - 2^-6 */
+    memcpy(&value, &small, sizeof(value));
+    value -= 0x1p-6f;
+    memcpy(&small, &value, sizeof(small));
+    bits = code < 8 ? small : bits;
+    bits = code == 0x7f ? 0x7fc00000u : bits;
+    bits |= sign;
+    memcpy(to + i, &bits, sizeof(bits));
+  }
+}
+ALWAYS uint8_t fp8_of(uint32_t bits) {
+  const uint32_t magnitude = bits & 0x7fffffffu;
+  float small; /* below 2^-6: steps of 2^-9, as floats from 2^14 on have */
+  memcpy(&small, &magnitude, sizeof(small));
+  small = (magnitude < 0x3c800000u ? small : 0.0f) + 0x1p14f;
+  uint32_t denormal;
+  memcpy(&denormal, &small, sizeof(denormal));
+  uint32_t code = ((magnitude + 0x7ffffu + (magnitude >> 20 & 1u)) >> 20) - (120u << 3);
+  code = magnitude < 0x3c800000u ? denormal - 0x46800000u : code;
+  code = magnitude >= 0x43e00000u ? 0x7eu : code; /* 448 */
+  code = magnitude > 0x7f800000u ? 0x7fu : code;
+  return (uint8_t)(code | (bits >> 24 & 0x80u));
+}
+static void to_fp8(uint8_t *to, const void *from, bool from_bf16, int64_t n) {
+  if (from_bf16) {
+    for (int64_t i = 0; i < n; i++) to[i] = fp8_of((uint32_t)((const uint16_t *)from)[i] << 16);
+  } else {
+    for (int64_t i = 0; i < n; i++) to[i] = fp8_of(((const uint32_t *)from)[i]);
+  }
+}
+
 static void divide(void *to, bool to_bf16, const float *from, float divisor, int64_t n) {
   const vec by = v_set(divisor);
   for (int64_t i = 0; i < n; i += LANES) {
     const int left = lanes_left(i, n);
     v_put(to, to_bf16, i, left, v_div(v_get(from, false, i, left), by));
-  }
-}
-
-/* Squares are summed in 4 x 16 lanes, group g of 16 taking every fourth 16 elements, then (0 + 1) + (2 + 3), then the
- * tree. In bf16 the normed value is rounded before the weight is multiplied, as the models do it. */
-ALWAYS void rms_norm_of(void *y, const void *x, bool bf16, const void *weight, bool weight_bf16, float eps, int64_t n) {
-  vec sum[4] = {v_zero(), v_zero(), v_zero(), v_zero()};
-  int64_t at = 0;
-  for (; at + 4 * LANES <= n; at += 4 * LANES) {
-#pragma GCC unroll 4
-    for (int g = 0; g < 4; g++) {
-      vec v = v_get(x, bf16, at + g * LANES, LANES);
-      sum[g] = v_fma(v, v, sum[g]);
-    }
-  }
-#pragma GCC unroll 4
-  for (int g = 0; g < 4; g++) {
-    if (at + g * LANES < n) {
-      vec v = v_get(x, bf16, at + g * LANES, lanes_left(at + g * LANES, n));
-      sum[g] = v_fma(v, v, sum[g]);
-    }
-  }
-  const float mean = v_sum(v_add(v_add(sum[0], sum[1]), v_add(sum[2], sum[3]))) / (float)n;
-  const vec scale = v_set(1.0f / sqrtf(mean + eps));
-  for (int64_t i = 0; i < n; i += LANES) {
-    const int left = lanes_left(i, n);
-    vec v = v_mul(v_get(x, bf16, i, left), scale);
-    if (bf16) v = v_round_bf16(v);
-    v_put(y, bf16, i, left, v_mul(v, v_get(weight, weight_bf16, i, left)));
-  }
-}
-static void rms_norm(void *y, const void *x, bool bf16, const void *weight, bool weight_bf16, float eps, int64_t n) {
-  if (bf16)
-    rms_norm_of(y, x, true, weight, weight_bf16, eps, n);
-  else
-    rms_norm_of(y, x, false, weight, weight_bf16, eps, n);
-}
-
-static void add(void *y, const void *a, const void *b, bool bf16, int64_t first, int64_t n) {
-  for (int64_t i = first; i < first + n; i += LANES) {
-    const int left = lanes_left(i, first + n);
-    v_put(y, bf16, i, left, v_add(v_get(a, bf16, i, left), v_get(b, bf16, i, left)));
-  }
-}
-
-/* In bf16, silu is rounded before the product, as the models do it. */
-static void silu_mul(void *y, const void *gate, const void *up, bool bf16, int64_t first, int64_t n) {
-  for (int64_t i = first; i < first + n; i += LANES) {
-    const int left = lanes_left(i, first + n);
-    vec v = v_silu(v_get(gate, bf16, i, left));
-    if (bf16) v = v_round_bf16(v);
-    v_put(y, bf16, i, left, v_mul(v, v_get(up, bf16, i, left)));
   }
 }
 
@@ -108,6 +93,42 @@ static void rotate(void *y, const void *x, bool bf16, int64_t half, const float 
     v_put(y, bf16, i, left, v_sub(v_mul(x1, c), v_mul(x2, s)));
     v_put(y, bf16, half + i, left, v_add(v_mul(x2, c), v_mul(x1, s)));
   }
+}
+
+/* The same of the pairs (x[2i], x[2i + 1]), which stay pairs or become (y[i], y[i + half]): then y must not be x. */
+ALWAYS void rotate_pairs_of(void *y, const void *x, bool bf16, bool halves, int64_t half, const float *sine, const float *cosine,
+                            int64_t n) {
+  for (int64_t i = 0; i < n; i += LANES) {
+    const int left = lanes_left(i, n), second = 2 * left - LANES;
+    float pairs[2 * LANES], even[LANES], odd[LANES];
+    v_store(pairs, v_get(x, bf16, 2 * i, second < 0 ? 2 * left : LANES));
+    v_store(pairs + LANES, second > 0 ? v_get(x, bf16, 2 * i + LANES, second) : v_zero());
+    for (int l = 0; l < LANES; l++) {
+      even[l] = pairs[2 * l];
+      odd[l] = pairs[2 * l + 1];
+    }
+    const vec s = v_get(sine, false, i, left), c = v_get(cosine, false, i, left), x1 = v_load(even), x2 = v_load(odd);
+    const vec y1 = v_sub(v_mul(x1, c), v_mul(x2, s)), y2 = v_add(v_mul(x2, c), v_mul(x1, s));
+    if (halves) {
+      v_put(y, bf16, i, left, y1);
+      v_put(y, bf16, half + i, left, y2);
+      continue;
+    }
+    v_store(even, y1);
+    v_store(odd, y2);
+    for (int l = 0; l < LANES; l++) {
+      pairs[2 * l] = even[l];
+      pairs[2 * l + 1] = odd[l];
+    }
+    v_put(y, bf16, 2 * i, second < 0 ? 2 * left : LANES, v_load(pairs));
+    if (second > 0) v_put(y, bf16, 2 * i + LANES, second, v_load(pairs + LANES));
+  }
+}
+static void rotate_pairs(void *y, const void *x, bool bf16, bool halves, int64_t half, const float *sine, const float *cosine, int64_t n) {
+  if (bf16)
+    rotate_pairs_of(y, x, true, halves, half, sine, cosine, n);
+  else
+    rotate_pairs_of(y, x, false, halves, half, sine, cosine, n);
 }
 
 static int64_t argmax(const void *x, bool bf16, int64_t n) {

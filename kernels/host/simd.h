@@ -515,6 +515,23 @@ ALWAYS vec v_tanh(vec x) {
 /* silu(x) = x / (1 + exp(-x)) */
 ALWAYS vec v_silu(vec x) { return v_div(x, v_add(v_set(1.0f), v_exp(v_neg(x)))); }
 
+/* log(1 + exp(x)) to about 2 ulp, also where exp(x) is next to nothing: max(x, 0) + log1p(u) with u = exp(-|x|), and
+ * log1p(u) = 2 atanh(u / (2 + u)), whose series in squares up to 1/9 takes nine terms. */
+ALWAYS vec v_softplus(vec x) {
+  vec u = v_exp(iv_float_bits(iv_xor(iv_and(v_bits(x), iv_set(INT32_MAX)), iv_set(INT32_MIN))));
+  vec s = v_div(u, v_add(u, v_set(2.0f)));
+  vec z = v_mul(s, s);
+  vec p = v_set(2.0f / 17);
+  p = v_fma(p, z, v_set(2.0f / 15));
+  p = v_fma(p, z, v_set(2.0f / 13));
+  p = v_fma(p, z, v_set(2.0f / 11));
+  p = v_fma(p, z, v_set(2.0f / 9));
+  p = v_fma(p, z, v_set(2.0f / 7));
+  p = v_fma(p, z, v_set(2.0f / 5));
+  p = v_fma(p, z, v_set(2.0f / 3));
+  return v_add(v_max(v_zero(), x), v_fma(v_mul(p, z), s, v_add(s, s)));
+}
+
 /* sin and cos of |x| <= 1e6, in radians, to about 1 ulp of the larger of the two. x = n pi/2 + r: pi/2 in three floats, of which the
  * first product is exact under fma. Cephes' polynomials. */
 ALWAYS void v_sincos(vec x, vec *sine, vec *cosine) {

@@ -13,7 +13,7 @@ static inline int64_t adcgk_stride(const DLTensor *t, int32_t dim) {
   return n;
 }
 
-enum { ADCGK_RUN_TENSORS = 3 }; /* that one kernel walks together at most */
+enum { ADCGK_RUN_TENSORS = 4 }; /* that one kernel walks together at most */
 
 /* Runs of tensors of one shape, in the order of their elements. */
 typedef struct adcgk_runs {

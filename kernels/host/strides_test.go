@@ -9,7 +9,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/libadcg/libadcg/kernels"
 	"github.com/libadcg/libadcg/kernels/host"
 	"github.com/libadcg/libadcg/piecewise"
 )
@@ -87,41 +86,50 @@ type stridedCase struct {
 	inputs []*array
 	output *array
 	batch  host.Batch
+	more   []*array // further outputs
 }
 
-// run gives the bytes of the output and of all inputs afterwards. Pads are per tensor, the output last; nil: compact.
-// inPlace >= 0 gives the output the memory of that input.
-func (c *stridedCase) run(t *testing.T, pool uintptr, pads [][]int64, inPlace int, what string) [][]byte {
+func (c *stridedCase) outputs() []*array {
+	return append([]*array{c.output}, c.more...)
+}
+
+// tensors gives the inputs, then the outputs.
+func (c *stridedCase) tensors() []*array { return append(slices.Clone(c.inputs), c.outputs()...) }
+
+// run gives the bytes of the outputs and of all inputs afterwards. Pads are per tensor, the outputs last; nil: compact.
+// An output that is `over` an input has its memory, and that input is left out.
+func (c *stridedCase) run(t *testing.T, pool uintptr, pads [][]int64, over map[int]int, what string) [][]byte {
 	t.Helper()
-	var tensors []*placed
-	for i, a := range append(slices.Clone(c.inputs), c.output) {
-		if i == len(c.inputs) && inPlace >= 0 {
-			break
+	all := make([]*placed, len(c.inputs)+len(c.outputs()))
+	for i, a := range c.tensors() {
+		if input, ok := over[i-len(c.inputs)]; ok && i >= len(c.inputs) {
+			all[i] = all[input]
+			continue
 		}
-		pad := pads[i]
-		if pad == nil {
-			pad = make([]int64, len(a.dims))
+		pad := make([]int64, len(a.dims))
+		if i < len(pads) && pads[i] != nil {
+			pad = pads[i]
 		}
-		tensors = append(tensors, place(a.dtype, a.dims, pad, a.bytes()))
+		all[i] = place(a.dtype, a.dims, pad, a.bytes())
 	}
-	var in, out []host.Tensor
-	for _, p := range tensors {
-		in = append(in, p.Tensor)
+	var tensors []host.Tensor
+	for _, p := range all {
+		tensors = append(tensors, p.Tensor)
 	}
-	if inPlace >= 0 {
-		out = in[inPlace : inPlace+1]
-	} else {
-		in, out = in[:len(c.inputs)], in[len(c.inputs):]
-	}
-	require.NoError(t, host.Launch(c.op, pool, c.attrs, in, out, c.batch), what)
+	n := len(c.inputs)
+	require.NoError(t, host.Launch(c.op, pool, complete(c.op, c.attrs), tensors[:n], tensors[n:], c.batch), what)
 	var results [][]byte
-	for _, p := range tensors {
+	for _, p := range all[n:] {
 		results = append(results, p.take(t, what))
 	}
-	if inPlace >= 0 {
-		return results[inPlace : inPlace+1]
+	for i, p := range all[:n] {
+		if !slices.Contains(all[n:], p) {
+			results = append(results, p.take(t, what))
+		} else {
+			results = append(results, c.inputs[i].bytes())
+		}
 	}
-	return append(results[len(c.inputs):], results[:len(c.inputs)]...)
+	return results
 }
 
 func stridedCases(rng *rand.Rand, dtype piecewise.DType) []stridedCase {
@@ -133,26 +141,64 @@ func stridedCases(rng *rand.Rand, dtype piecewise.DType) []stridedCase {
 	for i := range index {
 		index[i] = int32(rng.IntN(rows))
 	}
-	rope := []piecewise.Attr{float("theta", 10000), integer("rotary_dim", 12), str("scaling", "none"), float("factor", 1), float("low", 1), float("high", 4), integer("original", 8192)}
-	cases := []stridedCase{
-		{"adcg.embedding", []piecewise.Attr{str("dtype", other.String())}, []*array{ints(index...), r(rows, 20)}, random(rng, other, rows, 20), decode},
-		{"adcg.embedding", []piecewise.Attr{str("dtype", "")}, []*array{ints(index...), r(rows, 20)}, r(rows, 20), decode},
-		{"adcg.linear", nil, []*array{r(rows, 50), r(33, 50), r(33)}, r(rows, 33), decode},
-		{"adcg.linear", nil, []*array{r(200, 3, 50), random(rng, other, 300, 150)}, r(200, 300), host.Batch{DecodeSeqs: 200}},
-		{"adcg.linear", nil, []*array{r(3, 2, 5, 1000), random(rng, other, 9, 10000)}, r(3, 9), host.Batch{DecodeSeqs: 3}},
-		{"adcg.rms_norm", []piecewise.Attr{float("eps", 1e-5)}, []*array{r(rows, 40), r(40)}, r(rows, 40), decode},
-		{"adcg.rms_norm", []piecewise.Attr{float("eps", 1e-5)}, []*array{r(rows, 3, 21), r(21)}, r(rows, 3, 21), decode},
-		{"adcg.rope", rope, []*array{r(rows, 3, 20), ints(index...)}, r(rows, 3, 20), decode},
-		{"adcg.gather_tokens", nil, []*array{r(rows, 3, 5), ints(index...)}, r(rows, 3, 5), decode},
-		{"adcg.gather_tokens", nil, []*array{r(rows, 9), ints(index...)}, r(rows, 9), decode},
-		{"adcg.argmax", nil, []*array{r(rows, 19)}, ints(make([]int32, rows)...), decode},
-		{"adcg.slice", []piecewise.Attr{integer("axis", -1), integer("start", 2), integer("length", 3)}, []*array{r(rows, 3, 7)}, r(rows, 3, 3), decode},
-		{"adcg.slice", []piecewise.Attr{integer("axis", 1), integer("start", 1), integer("length", 0)}, []*array{r(rows, 3, 7)}, r(rows, 2, 7), decode},
-		{"adcg.concat", []piecewise.Attr{integer("axis", 1)}, []*array{r(rows, 3, 7), r(rows, 1, 7), r(rows, 2, 7)}, r(rows, 6, 7), decode},
+	rope := []piecewise.Attr{float("theta", 10000), integer("rotary_dim", 12), str("scaling", "none"), float("factor", 1)}
+	pairs := indexRows(rows, 3)
+	for i := range pairs.i {
+		pairs.i[i] = int32(rng.IntN(4))
 	}
-	for _, op := range []string{"adcg.add", "adcg.silu_mul"} {
+	mixture := func(activation string, gated bool) []piecewise.Attr {
+		return []piecewise.Attr{str("activation", activation), boolean("gated", gated)}
+	}
+	cases := []stridedCase{
+		{"adcg.embedding", []piecewise.Attr{str("dtype", other.String())}, []*array{ints(index...), r(rows, 20)}, random(rng, other, rows, 20), decode, nil},
+		{"adcg.embedding", []piecewise.Attr{str("dtype", "")}, []*array{ints(index...), r(rows, 20)}, r(rows, 20), decode, nil},
+		{"adcg.linear", nil, []*array{r(rows, 50), r(33, 50), r(33)}, r(rows, 33), decode, nil},
+		{"adcg.linear", nil, []*array{r(200, 3, 50), random(rng, other, 300, 150)}, r(200, 300), host.Batch{DecodeSeqs: 200}, nil},
+		{"adcg.linear", nil, []*array{r(3, 2, 5, 1000), random(rng, other, 9, 10000)}, r(3, 9), host.Batch{DecodeSeqs: 3}, nil},
+		{"adcg.rms_norm", []piecewise.Attr{float("eps", 1e-5)}, []*array{r(rows, 40), r(40)}, r(rows, 40), decode, nil},
+		{"adcg.rms_norm", []piecewise.Attr{float("eps", 1e-5)}, []*array{r(rows, 3, 21), r(21)}, r(rows, 3, 21), decode, nil},
+		{"adcg.rope", rope, []*array{r(rows, 3, 20), ints(index...)}, r(rows, 3, 20), decode, nil},
+		{"adcg.gather_tokens", nil, []*array{r(rows, 3, 5), ints(index...)}, r(rows, 3, 5), decode, nil},
+		{"adcg.gather_tokens", nil, []*array{r(rows, 9), ints(index...)}, r(rows, 9), decode, nil},
+		{"adcg.argmax", nil, []*array{r(rows, 19)}, ints(make([]int32, rows)...), decode, nil},
+		{"adcg.slice", []piecewise.Attr{integer("axis", -1), integer("start", 2), integer("length", 3)}, []*array{r(rows, 3, 7)}, r(rows, 3, 3), decode, nil},
+		{"adcg.slice", []piecewise.Attr{integer("axis", 1), integer("start", 1), integer("length", 0)}, []*array{r(rows, 3, 7)}, r(rows, 2, 7), decode, nil},
+		{"adcg.concat", []piecewise.Attr{integer("axis", 1)}, []*array{r(rows, 3, 7), r(rows, 1, 7), r(rows, 2, 7)}, r(rows, 6, 7), decode, nil},
+		{"adcg.moe_router", []piecewise.Attr{str("scoring", "softmax"), integer("top_k", 3), integer("n_group", 1), integer("topk_group", 1),
+			boolean("norm_topk_prob", true), float("routed_scaling_factor", 2)}, []*array{r(rows, 20), r(20)}, filled(piecewise.F32, 0, rows, 3), decode, []*array{indexRows(rows, 3)}},
+		{"adcg.moe", mixture("silu", true), []*array{r(rows, 40), random(rng, piecewise.F32, rows, 3), pairs, r(4, 50, 40), r(4, 40, 25)}, r(rows, 40), decode, nil},
+		{"adcg.moe", mixture("relu2", false), []*array{r(rows, 600), random(rng, piecewise.F32, rows, 3), pairs, r(4, 25, 600), r(4, 600, 25)}, r(rows, 600), decode, nil},
+	}
+	gated := func(gate string, groups int64) []piecewise.Attr {
+		return []piecewise.Attr{integer("groups", groups), str("gate", gate)}
+	}
+	cases = append(cases,
+		stridedCase{"adcg.linear", []piecewise.Attr{str("activation", "gelu")}, []*array{r(rows, 3, 50), r(33, 150)}, r(rows, 33), decode, nil},
+		stridedCase{"adcg.rms_norm", gated("before", 4), []*array{r(rows, 3, 28), random(rng, other, 28), r(rows, 3, 28)}, r(rows, 3, 28), decode, nil},
+		stridedCase{"adcg.rms_norm", gated("after", 1), []*array{r(rows, 3, 28), r(28), r(rows, 3, 28)}, r(rows, 3, 28), decode, nil},
+		stridedCase{"adcg.rms_norm", gated("before", 1), []*array{r(rows, 70), r(70), r(rows, 70)}, r(rows, 70), decode, nil},
+		stridedCase{"adcg.layer_norm", nil, []*array{r(rows, 3, 21), r(21), random(rng, other, 21)}, r(rows, 3, 21), decode, nil},
+		stridedCase{"adcg.add_rms_norm", nil, []*array{r(rows, 40), r(rows, 40), r(40)}, r(rows, 40), decode, []*array{r(rows, 40)}},
+		stridedCase{"adcg.add_rms_norm", nil, []*array{r(rows, 3, 17), r(rows, 3, 17), r(17)}, r(rows, 3, 17), decode, []*array{r(rows, 3, 17)}},
+		stridedCase{"adcg.qk_norm", nil, []*array{r(rows, 4, 24), r(rows, 2, 24), r(24), random(rng, other, 24)}, r(rows, 4, 24), decode, []*array{r(rows, 2, 24)}},
+		stridedCase{"adcg.softmax", nil, []*array{r(rows, 3, 21)}, r(rows, 3, 21), decode, nil},
+		stridedCase{"adcg.softmax", nil, []*array{r(rows, 700)}, r(rows, 700), decode, nil},
+		stridedCase{"adcg.sample", []piecewise.Attr{integer("top_k", 20), float("top_p", 0.9)}, []*array{r(rows, 300), uniforms(rng, rows)}, ints(make([]int32, rows)...), decode, nil},
+		stridedCase{"adcg.mul", nil, []*array{r(rows, 35), r(rows, 1)}, r(rows, 35), decode, nil},
+		stridedCase{"adcg.sigmoid_mul", nil, []*array{r(rows, 3, 35), r(rows, 3, 1)}, r(rows, 3, 35), decode, nil},
+		stridedCase{"adcg.cast", []piecewise.Attr{str("dtype", other.String())}, []*array{r(rows, 3, 35)}, random(rng, other, rows, 3, 35), decode, nil},
+		stridedCase{"adcg.cast", []piecewise.Attr{str("dtype", dtype.String())}, []*array{r(300, 70)}, r(300, 70), decode, nil},
+	)
+	for _, layout := range []string{"gptj", "interleaved"} {
+		attrs := []piecewise.Attr{integer("rotary_dim", 14), str("layout", layout)}
+		cases = append(cases, stridedCase{"adcg.rope", attrs, []*array{r(rows, 3, 20), ints(index...)}, r(rows, 3, 20), decode, nil})
+	}
+	for _, op := range []string{"adcg.silu", "adcg.relu2", "adcg.sigmoid"} {
+		cases = append(cases, stridedCase{op, nil, []*array{r(rows, 3, 35)}, r(rows, 3, 35), decode, nil})
+	}
+	for _, op := range []string{"adcg.add", "adcg.mul", "adcg.silu_mul", "adcg.gelu_mul", "adcg.sigmoid_mul"} {
 		for _, dims := range [][]int64{{rows, 35}, {rows, 3, 16}, {300, 70}, {1, 40}} {
-			cases = append(cases, stridedCase{op, nil, []*array{r(dims...), r(dims...)}, r(dims...), host.Batch{DecodeSeqs: dims[0]}})
+			cases = append(cases, stridedCase{op, nil, []*array{r(dims...), r(dims...)}, r(dims...), host.Batch{DecodeSeqs: dims[0]}, nil})
 		}
 	}
 	for _, kv := range []int64{1, 2} { // 3 sequences, at positions of their own
@@ -160,9 +206,46 @@ func stridedCases(rng *rand.Rand, dtype piecewise.DType) []stridedCase {
 		cases = append(cases,
 			stridedCase{"adcg.attention", []piecewise.Attr{float("scale", 0), integer("window", 0), float("softcap", 0)},
 				append([]*array{r(rows, 4, 24), r(rows, kv, 24), r(rows, kv, 20)}, append(caches, ints(0, 30, 31, rows), ints(0, 9, 4), ints(2, 0, 3))...),
-				r(rows, 4, 20), host.Batch{PrefillSeqs: 2, PrefillTokens: rows - 1, DecodeSeqs: 1}})
+				r(rows, 4, 20), host.Batch{PrefillSeqs: 2, PrefillTokens: rows - 1, DecodeSeqs: 1}, nil})
 	}
-	return cases
+	mla := []*array{r(rows, 3, 24), r(rows, 3, 12), r(rows, 20), r(rows, 12), random(rng, other, 3*(24+17), 20)}
+	batch, lengths, at := host.Batch{PrefillSeqs: 2, PrefillTokens: rows - 1, DecodeSeqs: 1}, ints(0, 30, 36, rows), ints(0, 9, 4)
+	pages := []*array{lengths, at, ints(0, 2, 3, 4), ints(7, 3, 0, 1), ints(14, 15, 5)}
+	cases = append(cases,
+		stridedCase{"adcg.paged_attention", []piecewise.Attr{float("scale", 0), integer("window", 0), float("softcap", 0)},
+			append([]*array{r(rows, 4, 24), r(rows, 2, 24), r(rows, 2, 20), random(rng, other, 8, 16, 2, 24), random(rng, other, 8, 16, 2, 20)}, pages...),
+			r(rows, 4, 20), batch, nil},
+		stridedCase{"adcg.mla_attention", []piecewise.Attr{float("scale", 0)},
+			append(slices.Clone(mla), random(rng, other, 4, 64, 32), lengths, at, ints(2, 0, 3)), r(rows, 3, 17), batch, nil},
+		stridedCase{"adcg.paged_mla_attention", []piecewise.Attr{float("scale", 0)},
+			append(append(slices.Clone(mla), random(rng, other, 8, 16, 32)), pages...), r(rows, 3, 17), batch, nil})
+	return append(cases, sequenceStrided(rng, dtype)...)
+}
+
+// overs gives every way to write outputs over inputs: each alias alone, and each two of different outputs and inputs.
+func overs(aliases []piecewise.Alias, c *stridedCase) []map[int]int {
+	var all []map[int]int
+	for i, a := range aliases {
+		if a.Kind != piecewise.AliasInPlace || a.Input >= len(c.inputs) || count(c.inputs[a.Input].dims) != count(c.outputs()[a.Output].dims) {
+			continue
+		}
+		all = append(all, map[int]int{a.Output: a.Input})
+		for _, b := range aliases[:i] {
+			if b.Output != a.Output && b.Input != a.Input {
+				all = append(all, map[int]int{a.Output: a.Input, b.Output: b.Input})
+			}
+		}
+	}
+	return all
+}
+
+// uniforms gives numbers from 0 to below 1.
+func uniforms(rng *rand.Rand, n int64) *array {
+	u := filled(piecewise.F32, 0, n)
+	for i := range u.f {
+		u.f[i] = rng.Float32()
+	}
+	return u
 }
 
 // TestStrides compares every op that takes strides, in every place that its schema names, with itself over compact
@@ -171,30 +254,29 @@ func TestStrides(t *testing.T) {
 	names := isas(t)
 	pool := host.NewPool(2)
 	defer host.FreePool(pool)
-	schemas, met := map[string]piecewise.OpSchema{}, map[string]bool{}
-	for _, s := range kernels.Library() {
-		schemas[s.Name] = s
-	}
+	met := map[string]bool{}
 	paddings := map[int][][]int64{2: {{0, 3}}, 3: {{0, 1, 0}, {0, 0, 5}, {0, 2, 3}}, 4: {{0, 0, 0, 3}, {0, 1, 2, 0}, {0, 1, 1, 1}}}
 	for _, dtype := range floats {
 		for _, c := range stridedCases(rand.New(rand.NewPCG(21, 22)), dtype) {
 			s := schemas[c.op]
 			met[c.op] = true
-			want := c.run(t, 0, make([][]int64, len(c.inputs)+1), -1, c.op)
-			var may []int // the tensors that may have strides, the output last
+			want := c.run(t, 0, make([][]int64, len(c.tensors())), nil, c.op)
+			var may []int // the tensors that may have strides, the outputs last
 			for i := range c.inputs {
 				if s.StridedInputs>>i&1 != 0 {
 					may = append(may, i)
 				}
 			}
-			if s.StridedOutputs != 0 {
-				may = append(may, len(c.inputs))
+			for k := range c.outputs() {
+				if s.StridedOutputs>>k&1 != 0 {
+					may = append(may, len(c.inputs)+k)
+				}
 			}
 			require.NotEmpty(t, may, c.op)
-			dims := func(i int) []int64 { return append(slices.Clone(c.inputs), c.output)[i].dims }
+			dims := func(i int) []int64 { return c.tensors()[i].dims }
 			for which := 0; which <= len(may); which++ { // one alone, then all
 				for variant := range 3 {
-					pads := make([][]int64, len(c.inputs)+1)
+					pads := make([][]int64, len(c.tensors()))
 					for j, i := range may {
 						if list := paddings[len(dims(i))]; list != nil && (which == j || which == len(may)) {
 							pads[i] = list[variant%len(list)]
@@ -204,13 +286,11 @@ func TestStrides(t *testing.T) {
 						require.NoError(t, host.SetISA(isa))
 						for _, threads := range []uintptr{0, pool} {
 							what := fmt.Sprintf("%s %v of %v on %s, pads %v", c.op, dtype, dims(0), isa, pads)
-							require.Equal(t, want, c.run(t, threads, pads, -1, what), what)
+							require.Equal(t, want, c.run(t, threads, pads, nil, what), what)
 						}
-						for _, a := range s.Aliases {
-							if a.Kind == piecewise.AliasInPlace {
-								what := fmt.Sprintf("%s %v of %v over input %d on %s, pads %v", c.op, dtype, dims(0), a.Input, isa, pads)
-								require.Equal(t, want[:1], c.run(t, pool, pads, a.Input, what), what)
-							}
+						for _, over := range overs(s.Aliases, &c) {
+							what := fmt.Sprintf("%s %v of %v over %v on %s, pads %v", c.op, dtype, dims(0), over, isa, pads)
+							require.Equal(t, want, c.run(t, pool, pads, over, what), what)
 						}
 					}
 				}
@@ -230,7 +310,7 @@ func TestRowsInPieces(t *testing.T) {
 	defer host.FreeAddress(p.base)
 	weight, y := w.up(), zeros(piecewise.F32, 1, 1)
 	defer release(weight, y)
-	err := host.Launch("adcg.linear", 0, nil, []host.Tensor{p.Tensor, weight}, []host.Tensor{y}, host.Batch{DecodeSeqs: 1})
+	err := host.Launch("adcg.linear", 0, complete("adcg.linear", nil), []host.Tensor{p.Tensor, weight}, []host.Tensor{y}, host.Batch{DecodeSeqs: 1})
 	require.ErrorContains(t, err, "x: rows of 40000 elements in pieces")
 }
 

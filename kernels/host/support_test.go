@@ -5,12 +5,14 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"testing"
 	"unsafe"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/libadcg/libadcg/internal/safetensors"
+	"github.com/libadcg/libadcg/kernels"
 	"github.com/libadcg/libadcg/kernels/host"
 	"github.com/libadcg/libadcg/piecewise"
 )
@@ -42,6 +44,54 @@ func toBF16(f float32) uint16 {
 }
 func fromBF16(h uint16) float32   { return math.Float32frombits(uint32(h) << 16) }
 func roundBF16(f float32) float32 { return fromBF16(toBF16(f)) }
+
+// fp8 gives the values of fp8 e4m3 by their definition: sign, 4 bits of exponent (bias 7), 3 of mantissa; 0x7f and 0xff are NaN.
+var fp8 = func() (values [256]float32) {
+	for code := range values {
+		exponent, mantissa := code>>3&15, float64(code&7)
+		v := math.Ldexp(1+mantissa/8, exponent-7)
+		if exponent == 0 {
+			v = math.Ldexp(mantissa, -9)
+		}
+		if code&0x7f == 0x7f {
+			v = math.NaN()
+		}
+		if code >= 128 {
+			v = math.Copysign(v, -1)
+		}
+		values[code] = float32(v)
+	}
+	return values
+}()
+
+// toFP8 finds the nearest of all 256 values, the even one of two, 448 for what is beyond.
+func toFP8(f float32) uint8 {
+	if f != f {
+		return 0x7f
+	}
+	best, distance := 0, math.Inf(1)
+	for code := range 0x7f {
+		d := math.Abs(math.Min(math.Abs(float64(f)), 448) - float64(fp8[code]))
+		if d < distance || d == distance && code%2 == 0 {
+			best, distance = code, d
+		}
+	}
+	if math.Signbit(float64(f)) {
+		best |= 0x80
+	}
+	return uint8(best)
+}
+
+// rounded is f as an element of some type.
+func rounded(f float32, dtype piecewise.DType) float32 {
+	switch dtype {
+	case piecewise.BF16:
+		return roundBF16(f)
+	case piecewise.F8E4M3:
+		return fp8[toFP8(f)]
+	}
+	return f
+}
 
 // random gives normal numbers, rounded to the element type.
 func random(rng *rand.Rand, dtype piecewise.DType, dims ...int64) *array {
@@ -78,7 +128,13 @@ func (a *array) row() int64 { return count(a.dims[1:]) }
 // rows gives a copy of rows [from, to).
 func (a *array) rows(from, to int64) *array {
 	n := a.row()
-	return &array{dtype: a.dtype, dims: append([]int64{to - from}, a.dims[1:]...), f: append([]float32(nil), a.f[from*n:to*n]...)}
+	b := &array{dtype: a.dtype, dims: append([]int64{to - from}, a.dims[1:]...)}
+	if a.dtype == piecewise.I32 {
+		b.i = append(b.i, a.i[from*n:to*n]...)
+	} else {
+		b.f = append(b.f, a.f[from*n:to*n]...)
+	}
+	return b
 }
 
 // up copies to C memory; down copies back.
@@ -96,6 +152,10 @@ func (a *array) up() host.Tensor {
 			h[i] = toBF16(f)
 		}
 		copy(m, bytesOf(h))
+	case piecewise.F8E4M3:
+		for i, f := range a.f {
+			m[i] = toFP8(f)
+		}
 	}
 	return t
 }
@@ -113,6 +173,10 @@ func (a *array) down(t host.Tensor) {
 		for i := range h {
 			a.f[i] = fromBF16(h[i])
 		}
+	case piecewise.F8E4M3:
+		for i, code := range m {
+			a.f[i] = fp8[code]
+		}
 	}
 }
 
@@ -121,6 +185,30 @@ func bytesOf[T any](s []T) []byte {
 		return nil
 	}
 	return unsafe.Slice((*byte)(unsafe.Pointer(&s[0])), len(s)*int(unsafe.Sizeof(s[0])))
+}
+
+var schemas = func() map[string]piecewise.OpSchema {
+	all := map[string]piecewise.OpSchema{}
+	for _, s := range kernels.Library() {
+		all[s.Name] = s
+	}
+	return all
+}()
+
+// complete gives an op's attributes as the engine does: in the schema's order, with its defaults for those not given.
+func complete(op string, given []piecewise.Attr) []piecewise.Attr {
+	var attrs []piecewise.Attr
+	for _, spec := range schemas[op].Attrs {
+		attrs = append(attrs, spec.Default)
+	}
+	for _, a := range given {
+		at := slices.IndexFunc(attrs, func(b piecewise.Attr) bool { return a.Name == b.Name })
+		if at < 0 || attrs[at].Type != a.Type {
+			panic(op + ": no such attribute: " + a.Name)
+		}
+		attrs[at] = a
+	}
+	return attrs
 }
 
 // launch runs an op; inputs are read back too, as ops may write them. alias > 0 gives output 0 the memory of input alias-1.
@@ -136,7 +224,7 @@ func launch(name string, pool uintptr, attrs []piecewise.Attr, inputs, outputs [
 		}
 		out = append(out, a.up())
 	}
-	err := host.Launch(name, pool, attrs, in, out, batch)
+	err := host.Launch(name, pool, complete(name, attrs), in, out, batch)
 	for i, a := range outputs {
 		a.down(out[i])
 		if i > 0 || alias == 0 {
@@ -226,6 +314,10 @@ func integer(name string, v int64) piecewise.Attr {
 }
 func str(name, v string) piecewise.Attr {
 	return piecewise.Attr{Name: name, Type: piecewise.AttrString, String: v}
+}
+
+func boolean(name string, v bool) piecewise.Attr {
+	return piecewise.Attr{Name: name, Type: piecewise.AttrBool, Int: map[bool]int64{true: 1}[v]}
 }
 
 func number(v any, otherwise float64) float64 {

@@ -35,6 +35,10 @@ static adcg_status run(const adcgk_op *op, uintptr_t node_pool, adcg_op_call *ca
 	return status;
 }
 static void *at(uintptr_t address) { return (void *)address; }
+static adcg_status workspace_bytes(const adcgk_op *op, adcg_op_call *call, size_t *bytes) {
+	*bytes = 0;
+	return op->workspace ? op->workspace(call, bytes, NULL) : ADCG_OK;
+}
 static void *allocate(size_t size) {
 	return aligned_alloc(64, (size + 64) / 64 * 64);
 }
@@ -107,7 +111,7 @@ func allocate[T any](p *Prepared, n int) []T {
 	return unsafe.Slice((*T)(m), max(n, 1))
 }
 
-// NewLaunch builds the call of an op in C memory. Close frees it.
+// NewLaunch builds the call of an op in C memory, its workspace too. Close frees it.
 func NewLaunch(name string, attrs []piecewise.Attr, inputs, outputs []Tensor, batch Batch) *Prepared {
 	p := &Prepared{}
 	text := func(s string) *C.char {
@@ -170,6 +174,15 @@ func NewLaunch(name string, attrs []piecewise.Attr, inputs, outputs []Tensor, ba
 	p.call.phase = C.ADCG_PHASE_REPLAY
 	p.call.num_inputs, p.call.num_outputs, p.call.num_attrs = C.int32_t(len(inputs)), C.int32_t(len(outputs)), C.int32_t(len(attrs))
 	p.call.inputs, p.call.outputs, p.call.attrs = tensors(inputs), tensors(outputs), &list[0]
+	size := &allocate[C.size_t](p, 1)[0]
+	if status := C.workspace_bytes(p.op, p.call, size); status != C.ADCG_OK {
+		panic(fmt.Sprintf("workspace of %s: status %d", name, status))
+	}
+	if *size > 0 { // of bytes that make NaN, as an arena may hold anything
+		scratch := allocate[byte](p, int(*size))
+		C.memset(unsafe.Pointer(&scratch[0]), 0xff, *size)
+		p.call.workspace, p.call.workspace_bytes = unsafe.Pointer(&scratch[0]), *size
+	}
 	return p
 }
 

@@ -432,13 +432,26 @@ static void introspection(void) {
     const char *name;
     int32_t kind, inputs, optional, outputs;
     uint64_t mutates;
-  } known[] = {{"adcg.embedding", ADCG_OP_STATIC, 2, 0, 1, 0},      {"adcg.linear", ADCG_OP_STATIC, 3, 1, 1, 0},
-               {"adcg.rms_norm", ADCG_OP_STATIC, 2, 0, 1, 0},       {"adcg.add", ADCG_OP_STATIC, 2, 0, 1, 0},
-               {"adcg.silu_mul", ADCG_OP_STATIC, 2, 0, 1, 0},       {"adcg.rope", ADCG_OP_STATIC, 2, 0, 1, 0},
-               {"adcg.attention", ADCG_OP_DYNAMIC, 9, 1, 1, 0x18},  {"adcg.attention_metadata", ADCG_OP_METADATA, 2, 0, 2, 0},
-               {"adcg.gather_tokens", ADCG_OP_DYNAMIC, 2, 0, 1, 0}, {"adcg.argmax", ADCG_OP_STATIC, 1, 0, 1, 0},
-               {"adcg.reshape", ADCG_OP_STATIC, 1, 0, 1, 0},        {"adcg.slice", ADCG_OP_STATIC, 1, 0, 1, 0},
-               {"adcg.concat", ADCG_OP_STATIC, 64, 62, 1, 0},       {"t.mine", ADCG_OP_STATIC, 1, 0, 1, 0}};
+  } known[] = {{"adcg.embedding", ADCG_OP_STATIC, 2, 0, 1, 0},
+               {"adcg.linear", ADCG_OP_STATIC, 3, 1, 1, 0},
+               {"adcg.rms_norm", ADCG_OP_STATIC, 2, 0, 1, 0},
+               {"adcg.add", ADCG_OP_STATIC, 2, 0, 1, 0},
+               {"adcg.silu_mul", ADCG_OP_STATIC, 2, 0, 1, 0},
+               {"adcg.rope", ADCG_OP_STATIC, 2, 0, 1, 0},
+               {"adcg.attention", ADCG_OP_DYNAMIC, 9, 1, 1, 0x18},
+               {"adcg.attention_metadata", ADCG_OP_METADATA, 2, 0, 2, 0},
+               {"adcg.paged_attention", ADCG_OP_DYNAMIC, 11, 1, 1, 0x18},
+               {"adcg.mla_attention", ADCG_OP_DYNAMIC, 9, 0, 1, 0x20},
+               {"adcg.paged_mla_attention", ADCG_OP_DYNAMIC, 11, 0, 1, 0x20},
+               {"adcg.paged_metadata", ADCG_OP_METADATA, 2, 0, 1, 0},
+               {"adcg.gather_tokens", ADCG_OP_DYNAMIC, 2, 0, 1, 0},
+               {"adcg.argmax", ADCG_OP_STATIC, 1, 0, 1, 0},
+               {"adcg.reshape", ADCG_OP_STATIC, 1, 0, 1, 0},
+               {"adcg.slice", ADCG_OP_STATIC, 1, 0, 1, 0},
+               {"adcg.concat", ADCG_OP_STATIC, 64, 62, 1, 0},
+               {"adcg.moe_router", ADCG_OP_STATIC, 2, 1, 2, 0},
+               {"adcg.moe", ADCG_OP_STATIC, 5, 0, 1, 0},
+               {"t.mine", ADCG_OP_STATIC, 1, 0, 1, 0}};
   enum { KNOWN = sizeof known / sizeof *known };
   int seen[KNOWN] = {0};
   mini_open(&m, 64, 4);

@@ -1,0 +1,230 @@
+package integration
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/libadcg/libadcg/engine"
+	"github.com/libadcg/libadcg/piecewise"
+)
+
+// Attention over caches through a graph: hidden [T, 16] is projected to what the op takes, by one product each.
+const (
+	hidden, slots, maxLen, pageSize = 16, 5, 24, 5
+	entries                         = (maxLen + pageSize - 1) / pageSize // pages of a sequence
+)
+
+type attentionCase struct {
+	op           string
+	cache        engine.DType
+	projections  [][]int64 // dims behind T of the op's first inputs
+	weight       []int64   // of latent attention, else nil
+	widths       []int64   // elements of a row of each cache
+	cacheDims    [][]int64 // behind the position
+	paged        bool
+	hasWorkspace bool
+}
+
+var attentionCases = []attentionCase{
+	{"adcg.attention", engine.F8E4M3, [][]int64{{4, 8}, {2, 8}, {2, 6}}, nil, []int64{16, 12}, [][]int64{{2, 8}, {2, 6}}, false, false},
+	{"adcg.paged_attention", engine.F32, [][]int64{{4, 8}, {2, 8}, {2, 6}}, nil, []int64{16, 12}, [][]int64{{2, 8}, {2, 6}}, true, false},
+	{"adcg.paged_attention", engine.F8E4M3, [][]int64{{4, 8}, {2, 8}, {2, 6}}, nil, []int64{16, 12}, [][]int64{{2, 8}, {2, 6}}, true, false},
+	{"adcg.mla_attention", engine.F32, [][]int64{{3, 8}, {3, 4}, {12}, {4}}, []int64{3 * (8 + 5), 12}, []int64{16}, [][]int64{{16}}, false, true},
+	{"adcg.mla_attention", engine.F8E4M3, [][]int64{{3, 8}, {3, 4}, {12}, {4}}, []int64{3 * (8 + 5), 12}, []int64{16}, [][]int64{{16}}, false, true},
+	{"adcg.paged_mla_attention", engine.BF16, [][]int64{{3, 8}, {3, 4}, {12}, {4}}, []int64{3 * (8 + 5), 12}, []int64{16}, [][]int64{{16}}, true, true},
+}
+
+// model is the graph of a case; states stand behind its weights.
+type model struct {
+	c       attentionCase
+	graph   *engine.Graph
+	weights []engine.Value
+	shapes  [][]int64
+	states  []engine.Value
+	row     []int64 // of the result
+}
+
+func dims(first piecewise.Dim, rest ...int64) []piecewise.Dim {
+	out := []piecewise.Dim{first}
+	for _, n := range rest {
+		out = append(out, engine.Dim(n))
+	}
+	return out
+}
+
+func newModel(t *testing.T, c attentionCase) *model {
+	t.Helper()
+	g := newEngine(t).NewGraph(engine.Limits{MaxTokens: 64, MaxSeqs: 4, MaxSeqLen: maxLen})
+	t.Cleanup(g.Close)
+	m := &model{c: c, graph: g}
+	weight := func(name string, shape ...int64) engine.Value {
+		w := g.Weight(name, engine.F32, dims(engine.Dim(shape[0]), shape[1:]...)...)
+		m.weights, m.shapes = append(m.weights, w), append(m.shapes, shape)
+		return w
+	}
+	x := g.Input("x", engine.F32, engine.Tokens, engine.Dim(hidden))
+	var inputs []engine.Value
+	for i, shape := range c.projections {
+		n := int64(1)
+		for _, d := range shape {
+			n *= d
+		}
+		y := g.Op("adcg.linear", []engine.Value{x, weight(string(rune('a'+i)), n, hidden)}, nil)[0]
+		if len(shape) > 1 {
+			y = g.Op("adcg.reshape", []engine.Value{y}, []engine.Attr{engine.Ints("dims", shape...)})[0]
+		}
+		inputs = append(inputs, y)
+	}
+	if c.weight != nil {
+		inputs = append(inputs, weight("kv_b", c.weight...))
+	}
+	first, length := int64(slots), int64(maxLen)
+	if c.paged {
+		first, length = slots*entries, pageSize
+	}
+	for i, behind := range c.cacheDims {
+		state := g.State(string(rune('A'+i)), c.cache, dims(engine.Dim(first), append([]int64{length}, behind...)...)...)
+		inputs, m.states = append(inputs, state), append(m.states, state)
+	}
+	index := func(name string, d piecewise.Dim) {
+		inputs = append(inputs, g.Input(name, engine.I32, d))
+	}
+	index("cu_seqlens", piecewise.Dim{Seqs: 1, Constant: 1})
+	index("input_pos", engine.Seqs)
+	if c.paged {
+		index("cu_num_pages", piecewise.Dim{Seqs: 1, Constant: 1})
+		index("cache_loc", engine.Dim(slots*entries))
+		index("last_page_len", engine.Seqs)
+	} else {
+		index("slot_idx", engine.Seqs)
+	}
+	y := g.Op(c.op, inputs, nil)[0]
+	g.Output("y", y)
+	require.NoError(t, g.Freeze())
+	info, err := g.Value(y)
+	require.NoError(t, err)
+	m.row = info.Type.At(1, 1).Dims[1:]
+	return m
+}
+
+// turn is one step: sequences by slot, how many tokens each takes, of which the last `decodes` decode.
+type turn struct {
+	slots, tokens []int32
+	decodes       int64
+}
+
+var turns = []turn{
+	{[]int32{3, 1}, []int32{9, 1}, 0},
+	{[]int32{1, 3}, []int32{7, 1}, 1},
+	{[]int32{3, 1}, []int32{1, 1}, 2},
+	{[]int32{0, 4, 3, 1}, []int32{17, 2, 1, 1}, 2},
+	{[]int32{4, 0, 1, 3}, []int32{1, 1, 1, 1}, 4},
+	{[]int32{0, 4}, []int32{6, 20}, 0},
+}
+
+// play runs all turns on fresh caches: the bytes of the results, and of the caches at last.
+func (m *model) play(t *testing.T, o engine.ExecOptions) ([][]float32, [][]byte) {
+	t.Helper()
+	exec, err := m.graph.Compile(o)
+	require.NoError(t, err)
+	defer exec.Close()
+	filled := func(dtype engine.DType, shape []int64, seed uint64) engine.Tensor {
+		x, err := engine.NewTensor(dtype, shape...)
+		require.NoError(t, err)
+		t.Cleanup(x.Free)
+		if dtype == engine.F32 {
+			rng := rand.New(rand.NewPCG(seed, 5))
+			for i := range x.Float32() {
+				x.Float32()[i] = float32(rng.NormFloat64()) / 2
+			}
+		}
+		return x
+	}
+	for i, w := range m.weights {
+		require.NoError(t, exec.Bind(w, filled(engine.F32, m.shapes[i], uint64(i))))
+	}
+	var caches []engine.Tensor
+	for i, s := range m.states {
+		first, length := int64(slots), int64(maxLen)
+		if m.c.paged {
+			first, length = slots*entries, pageSize
+		}
+		cache := filled(m.c.cache, append([]int64{first, length}, m.c.cacheDims[i]...), 0)
+		for k := range cache.Bytes() {
+			cache.Bytes()[k] = 0xff // NaN in every type
+		}
+		caches = append(caches, cache)
+		require.NoError(t, exec.Bind(s, cache))
+	}
+	table := rand.New(rand.NewPCG(8, 9)).Perm(slots * entries) // entry i of slot s is table[s*entries+i]
+	ints := func(rows int, values []int32) engine.Tensor {
+		x, err := engine.NewTensor(engine.I32, int64(rows))
+		require.NoError(t, err)
+		t.Cleanup(x.Free)
+		copy(x.Int32(), values)
+		return x
+	}
+	var results [][]float32
+	held := map[int32]int32{}
+	for k, turn := range turns {
+		cu, pos, pages, loc, last := []int32{0}, []int32{}, []int32{0}, []int32{}, []int32{}
+		for i, slot := range turn.slots {
+			n := turn.tokens[i]
+			cu, pos = append(cu, cu[i]+n), append(pos, held[slot])
+			held[slot] += n
+			need := (held[slot] + pageSize - 1) / pageSize
+			for e := range need {
+				loc = append(loc, int32(table[int32(slot)*entries+e]))
+			}
+			pages, last = append(pages, int32(len(loc))), append(last, held[slot]-(need-1)*pageSize)
+		}
+		real, seqs := int64(cu[len(cu)-1]), int64(len(turn.slots))
+		batch := engine.Batch{PrefillSeqs: seqs - turn.decodes, PrefillTokens: real - turn.decodes, DecodeSeqs: turn.decodes}
+		in := []engine.Tensor{filled(engine.F32, []int64{real, hidden}, uint64(100+k)), ints(len(cu), cu), ints(len(pos), pos)}
+		if m.c.paged {
+			in = append(in, ints(len(pages), pages), ints(slots*entries, loc), ints(len(last), last))
+		} else {
+			in = append(in, ints(len(turn.slots), turn.slots))
+		}
+		out, err := engine.NewTensor(engine.F32, append([]int64{real}, m.row...)...)
+		require.NoError(t, err)
+		t.Cleanup(out.Free)
+		for range 2 { // a step that is repeated writes the same again
+			_, err = exec.Replay(batch, in, []engine.Tensor{out}, 0)
+			require.NoError(t, err)
+		}
+		for _, f := range out.Float32() {
+			require.False(t, math.IsNaN(float64(f)), "%s: what nobody wrote leaked", m.c.op)
+		}
+		results = append(results, append([]float32(nil), out.Float32()...))
+	}
+	var contents [][]byte
+	for _, cache := range caches {
+		contents = append(contents, append([]byte(nil), cache.Bytes()...))
+	}
+	return results, contents
+}
+
+// Every mode and bucket list gives eager's bits, results and caches, and paged caches those of slots.
+func TestAttentionThroughAGraph(t *testing.T) {
+	bySlots := map[string][][]float32{}
+	for _, c := range attentionCases {
+		m := newModel(t, c)
+		want, wantCaches := m.play(t, engine.ExecOptions{Mode: engine.Eager})
+		for _, o := range []engine.ExecOptions{
+			{}, {Verify: true}, {Buckets: []int64{1, 2, 10, 33, 64}}, {Buckets: []int64{64}, Mode: engine.Piecewise}, {Buckets: []int64{4, 26}, Mode: engine.Full},
+		} {
+			got, caches := m.play(t, o)
+			require.Equal(t, want, got, "%s of %v, %+v", c.op, c.cache, o)
+			require.Equal(t, wantCaches, caches, "%s of %v, %+v", c.op, c.cache, o)
+		}
+		forecast, err := m.graph.Forecast(engine.ExecOptions{})
+		require.NoError(t, err)
+		require.Equal(t, c.hasWorkspace, forecast.WorkspaceBytes > 0)
+		bySlots[c.op+c.cache.String()] = want
+	}
+	require.Equal(t, bySlots["adcg.attention"+engine.F8E4M3.String()], bySlots["adcg.paged_attention"+engine.F8E4M3.String()])
+}
