@@ -32,10 +32,12 @@ YYJSON := build/third_party/yyjson-4.0.6/yyjson
 YYJSON_SHA256 := fcd4dc15c1e39a30bf9fa85d56903029111506860fc3080ab0d81c6c6dacaa8c
 STAGE := build/stage
 
+comma := ,
+
 export PYTHONPATH := $(CURDIR)/bindings/python:$(CURDIR)/examples/python
 export ADCG_LIBRARY ?= $(CURDIR)/build/libadcg.so
 
-.PHONY: all demo test test-go test-cabi test-python bench bench-plan bench-models bench-peers soak fuzz golden lint format install stage venv programs clean help
+.PHONY: all demo fakecuda test test-go test-cabi test-python test-fakecuda bench bench-plan bench-models bench-peers soak fuzz golden lint format install stage venv programs clean help
 .DELETE_ON_ERROR:
 
 all: $(LIBS) ## the library, in build/ (the default)
@@ -95,6 +97,21 @@ build/bench/libbare.so: tests/bench/bare.c tests/bench/bare.h
 build/bench/replay: tests/bench/replay.c tests/bench/bare.h build/bench/libbare.so $(LIBS)
 	$(CC) -std=c11 $(CFLAGS) $(WARN) -Iinclude -o $@ $< -Lbuild/bench -lbare -Wl,-rpath,'$$ORIGIN' $(LINK) -pthread
 
+# The stand-in driver, and the recorded sequences that hold it.
+FAKECUDA := tests/fakecuda
+build_fakecuda = $(CC) -std=c11 $(CFLAGS) $(WARN) $(1) -fPIC -shared -pthread -Wl,-soname,libcuda.so.1 \
+	-Wl,--version-script=$(FAKECUDA)/exports.map -o $@ $(wildcard $(FAKECUDA)/*.c) -ldl
+
+fakecuda: build/fakecuda/libcuda.so.1 ## a libcuda.so.1 without a GPU, for tests: LD_LIBRARY_PATH=build/fakecuda
+
+build/fakecuda/libcuda.so.1: $(wildcard $(FAKECUDA)/*.c $(FAKECUDA)/*.h) $(FAKECUDA)/exports.map
+	@mkdir -p $(@D)
+	$(call build_fakecuda,)
+
+build/fakecuda/sanitized/libcuda.so.1: $(wildcard $(FAKECUDA)/*.c $(FAKECUDA)/*.h) $(FAKECUDA)/exports.map
+	@mkdir -p $(@D)
+	$(call build_fakecuda,-fsanitize=address$(comma)undefined -fno-sanitize-recover=all)
+
 tests/data: ;
 programs: build/examples/serve build/bench/replay
 
@@ -106,6 +123,9 @@ demo: $(LIBS) $(VENV)/stamp build/examples/serve ## the main job: serve Llama fr
 
 test: $(LIBS) $(VENV)/stamp programs stage ## everything that needs no GPU, with one summary
 	$(PY) tools/run_tests.py
+
+test-fakecuda: $(VENV)/stamp
+	$(PY) tools/run_tests.py fakecuda
 
 test-go test-cabi test-python: $(LIBS) $(VENV)/stamp programs stage
 	$(PY) tools/run_tests.py $(@:test-%=%)

@@ -5,7 +5,8 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
-sources() { git ls-files -co --exclude-standard -- '*.c' '*.h' '*.cc' | while read -r f; do [ -e "$f" ] && echo "$f"; done; }
+# tests/data holds unchanged copies.
+sources() { git ls-files -co --exclude-standard -- '*.c' '*.h' '*.cc' ':!tests/data' | while read -r f; do [ -e "$f" ] && echo "$f"; done; }
 if [ "${1:-}" = --list ]; then
   sources
   exit

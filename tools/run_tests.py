@@ -1,6 +1,6 @@
 """Runs the test suites that need no GPU and prints one summary: what failed, what was skipped and why, and the counts.
 
-    tools/run_tests.py [go|cabi|python ...]      all of them by default
+    tools/run_tests.py [go|cabi|fakecuda|python ...]      all of them by default
 
 Needs the standard library alone; pytest runs in the Python that runs this.
 """
@@ -115,6 +115,7 @@ def suites(chosen: list[str]) -> list[tuple[str, object, list[str]]]:
             ("go test", run_go, ["-timeout", "30m", *packages]),
         ],
         "cabi": [("cabi", run_pytest, ["tests/cabi", "tests/abi"])],
+        "fakecuda": [("fakecuda", run_pytest, ["tests/fakecuda"])],
         "python": [("python", run_pytest, python)],
     }
     unknown = [c for c in chosen if c not in every]
