@@ -177,13 +177,13 @@ static void attributes(void) {
   adcg_attr ints = ADCG_ATTR_INTS("eps", &(int64_t){1}, 1), real = ADCG_ATTR_FLOAT("rotary_dim", 8);
   FAILS(adcg_graph_add_op(w.graph, "adcg.rms_norm", in, 2, &ints, 1, &v, 1), ADCG_ERR_ATTRIBUTE, "adcg.rms_norm", "eps", "ints", "float");
   FAILS(adcg_graph_add_op(w.graph, "adcg.rope", in, 2, &real, 1, &v, 1), ADCG_ERR_ATTRIBUTE, "adcg.rope", "rotary_dim", "float", "int");
-  adcg_attr layout = ADCG_ATTR_STRING("scaling", "yarn");
+  adcg_attr layout = ADCG_ATTR_STRING("scaling", "dynamic");
   adcg_dim heads[] = {ADCG_DIM_TOKENS, ADCG_DIM(2), ADCG_DIM(WIDTH)}, tokens[] = {ADCG_DIM_TOKENS};
   adcg_value q, positions;
   TRY(adcg_graph_add_input(w.graph, "q", ADCG_F32, 3, heads, &q));
   TRY(adcg_graph_add_input(w.graph, "positions", ADCG_I32, 1, tokens, &positions));
   FAILS(adcg_graph_add_op(w.graph, "adcg.rope", (adcg_value[]){q, positions}, 2, &layout, 1, &v, 1), ADCG_ERR_ATTRIBUTE, "adcg.rope",
-        "scaling", "yarn");
+        "scaling", "dynamic");
   TRY(adcg_graph_add_op(w.graph, "adcg.rope", (adcg_value[]){q, positions}, 2, NULL, 0, &v, 1));
   TRY(adcg_graph_add_output(w.graph, "rotated", v));
   adcg_attr twice[] = {ADCG_ATTR_FLOAT("eps", 1e-6), ADCG_ATTR_FLOAT("eps", 1e-5)};

@@ -434,7 +434,7 @@ static void introspection(void) {
     uint64_t mutates;
   } known[] = {{"adcg.embedding", ADCG_OP_STATIC, 2, 0, 1, 0},
                {"adcg.linear", ADCG_OP_STATIC, 3, 1, 1, 0},
-               {"adcg.rms_norm", ADCG_OP_STATIC, 2, 0, 1, 0},
+               {"adcg.rms_norm", ADCG_OP_STATIC, 3, 1, 1, 0},
                {"adcg.add", ADCG_OP_STATIC, 2, 0, 1, 0},
                {"adcg.silu_mul", ADCG_OP_STATIC, 2, 0, 1, 0},
                {"adcg.rope", ADCG_OP_STATIC, 2, 0, 1, 0},
@@ -451,6 +451,24 @@ static void introspection(void) {
                {"adcg.concat", ADCG_OP_STATIC, 64, 62, 1, 0},
                {"adcg.moe_router", ADCG_OP_STATIC, 2, 1, 2, 0},
                {"adcg.moe", ADCG_OP_STATIC, 5, 0, 1, 0},
+               {"adcg.layer_norm", ADCG_OP_STATIC, 3, 1, 1, 0},
+               {"adcg.add_rms_norm", ADCG_OP_STATIC, 3, 0, 2, 0},
+               {"adcg.qk_norm", ADCG_OP_STATIC, 4, 0, 2, 0},
+               {"adcg.mul", ADCG_OP_STATIC, 2, 0, 1, 0},
+               {"adcg.gelu_mul", ADCG_OP_STATIC, 2, 0, 1, 0},
+               {"adcg.sigmoid_mul", ADCG_OP_STATIC, 2, 0, 1, 0},
+               {"adcg.silu", ADCG_OP_STATIC, 1, 0, 1, 0},
+               {"adcg.relu2", ADCG_OP_STATIC, 1, 0, 1, 0},
+               {"adcg.sigmoid", ADCG_OP_STATIC, 1, 0, 1, 0},
+               {"adcg.cast", ADCG_OP_STATIC, 1, 0, 1, 0},
+               {"adcg.softmax", ADCG_OP_STATIC, 1, 0, 1, 0},
+               {"adcg.sample", ADCG_OP_STATIC, 2, 0, 1, 0},
+               {"adcg.causal_conv1d", ADCG_OP_DYNAMIC, 7, 1, 1, 0x4},
+               {"adcg.ssm", ADCG_OP_DYNAMIC, 14, 3, 1, 0x80},
+               {"adcg.ssm_metadata", ADCG_OP_METADATA, 1, 0, 3, 0},
+               {"adcg.delta_rule", ADCG_OP_DYNAMIC, 8, 0, 1, 0x10},
+               {"adcg.gated_delta_rule", ADCG_OP_DYNAMIC, 9, 0, 1, 0x20},
+               {"adcg.gdn_gating", ADCG_OP_STATIC, 4, 0, 2, 0},
                {"t.mine", ADCG_OP_STATIC, 1, 0, 1, 0}};
   enum { KNOWN = sizeof known / sizeof *known };
   int seen[KNOWN] = {0};
@@ -473,7 +491,7 @@ static void introspection(void) {
     }
     if (strcmp(info.name, "t.mine") == 0) CHECK(strcmp(info.doc, "adds one") == 0);
     if (strcmp(info.name, "adcg.rms_norm") == 0)
-      CHECK(info.num_attrs == 1 && strcmp(info.attrs[0].default_value.name, "eps") == 0 && info.attrs[0].default_value.f == 1e-5);
+      CHECK(info.num_attrs == 4 && strcmp(info.attrs[0].default_value.name, "eps") == 0 && info.attrs[0].default_value.f == 1e-5);
   }
   for (int k = 0; k < KNOWN; k++) CHECK(seen[k]);
   adcg_device_info device = ADCG_DEVICE_INFO_INIT;

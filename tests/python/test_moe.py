@@ -1,5 +1,5 @@
-"""A whole mixture-of-experts block through a graph: router, experts and a shared expert against numpy, at every way a step
-can run, with batches smaller than their bucket. Kernels by themselves are tested in Go (kernels/host)."""
+"""A whole mixture-of-experts block through a graph: router, experts and a shared expert against numpy, at every way a
+step can run, with batches smaller than their bucket. Kernels by themselves are tested in Go (kernels/host)."""
 
 from __future__ import annotations
 
