@@ -90,9 +90,9 @@ def ssm(work: Work, rng: np.random.Generator) -> Case:
             if not work.history:
                 kept.zero_()
             step = torch.nn.functional.softplus(dt + dt_bias)
-            wide = [v.repeat_interleave(SSM_HEADS // SSM_GROUPS, 1).view(s, t // s, SSM_HEADS, -1) for v in (b, c)]
-            by_sequence = x.view(s, t // s, SSM_HEADS, -1), step.view(s, t // s, -1)
-            return loop(torch, *by_sequence, a, *wide, d, kept).flatten(0, 1)
+            by_head = (v.repeat_interleave(SSM_HEADS // SSM_GROUPS, 1) for v in (b, c))
+            x_, b_, c_ = (v.view(s, t // s, SSM_HEADS, -1) for v in (x, *by_head))
+            return loop(torch, x_, step.view(s, t // s, -1), a, b_, c_, d, kept).flatten(0, 1)
 
         return by_token if theirs is None else update if work.history else scan
 
@@ -130,12 +130,12 @@ def delta(work: Work, rng: np.random.Generator, *, gated: bool) -> Case:
         g, (beta, kept) = (rest[0], rest[1:3]) if gated else (torch.zeros(t, VALUE_HEADS), rest[:2])
 
         def call() -> Any:
-            wide = [x.repeat_interleave(VALUE_HEADS // KEY_HEADS, 1) for x in (q, k)]
-            inputs = [x.view(s, t // s, *x.shape[1:]) for x in (*wide, v, g, beta)]
+            by_head = (x.repeat_interleave(VALUE_HEADS // KEY_HEADS, 1) for x in (q, k))
+            q_, k_, v_, g_, beta_ = (x.view(s, t // s, *x.shape[1:]) for x in (*by_head, v, g, beta))
             if theirs is None:
-                return loop(torch, *inputs, kept if work.history else kept.zero_()).flatten(0, 1)
+                return loop(torch, q_, k_, v_, g_, beta_, kept if work.history else kept.zero_()).flatten(0, 1)
             start = kept if work.history else None
-            out, last = theirs(*inputs, initial_state=start, output_final_state=True, use_qk_l2norm_in_kernel=False)
+            out, last = theirs(q_, k_, v_, g_, beta_, initial_state=start, output_final_state=True)
             kept.copy_(last)
             return out.flatten(0, 1)
 
