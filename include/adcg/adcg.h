@@ -287,7 +287,24 @@ enum {
   ADCG_PHASE_DISCOVER = 4 /* at freeze, for ops without infer: say the outputs' shapes, see launch */
 };
 
-typedef struct adcg_launcher adcg_launcher; /* kernel launches of parametric ops; CUDA devices only */
+/* One launch of a kernel on a CUDA device, as cuLaunchKernel takes it. */
+typedef struct adcg_kernel_launch {
+  size_t struct_size;
+  void *function;        /* a CUfunction of the engine's device */
+  uint32_t grid[3];      /* blocks */
+  uint32_t block[3];     /* threads of one */
+  uint32_t shared_bytes; /* dynamic shared memory of one */
+  void **params;         /* one pointer a parameter; read at the call */
+} adcg_kernel_launch;
+#define ADCG_KERNEL_LAUNCH_INIT {sizeof(adcg_kernel_launch), NULL, {1, 1, 1}, {1, 1, 1}, 0, NULL}
+
+/* Launches kernels for an op's launch: on the stream of its call, with the driver's answer as a status and a message. Ops that
+ * are PARAMETRIC launch through it alone; others may, or use call->stream with the driver's own functions. The library's memory,
+ * valid during the call. */
+typedef struct adcg_launcher adcg_launcher;
+struct adcg_launcher {
+  adcg_status (*launch)(const adcg_launcher *launcher, const adcg_kernel_launch *launch);
+};
 
 /* One launch. Tensors have the bucket's sizes; the batch has the step's real counts. */
 typedef struct adcg_op_call {
@@ -305,8 +322,10 @@ typedef struct adcg_op_call {
   void *workspace;         /* workspace_bytes of scratch, 64-byte aligned; NULL if the op asked for none */
   size_t workspace_bytes;
   void *stream;                           /* a CUstream; NULL on the host device */
-  adcg_launcher *launcher;                /* NULL on the host device */
+  const adcg_launcher *launcher;          /* NULL on the host device */
   void (*set_error)(const char *message); /* says why launch fails; copied; may be left uncalled */
+  const adcg_batch *device_batch;         /* on a CUDA device: `batch` in its memory, for kernels to read when they run; a full graph
+                                             serves many steps with one launch recorded. NULL on the host device */
 } adcg_op_call;
 
 typedef adcg_status (*adcg_op_infer_fn)(const adcg_infer_call *call, void *user_data);
@@ -817,6 +836,11 @@ static inline int64_t adcg_numel(const DLTensor *tensor) {
 static inline int64_t adcg_batch_seqs(const adcg_batch *batch) { return batch->prefill_seqs + batch->extend_seqs + batch->decode_seqs; }
 static inline int64_t adcg_batch_tokens(const adcg_batch *batch) {
   return batch->prefill_tokens + batch->extend_tokens + batch->decode_seqs;
+}
+
+/* Launches a kernel on the call's stream: return adcg_launch(call, &launch); */
+static inline adcg_status adcg_launch(const adcg_op_call *call, const adcg_kernel_launch *launch) {
+  return call->launcher->launch(call->launcher, launch);
 }
 
 /* Ends a launch with a message: return adcg_op_fail(call, "slot 7 is out of range"); */

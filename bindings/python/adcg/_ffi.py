@@ -221,6 +221,7 @@ class OpCall(Sized):
         ("stream", c_void_p),
         ("launcher", c_void_p),
         ("set_error", SetErrorFn),
+        ("device_batch", POINTER(Batch)),
     )
 
 
