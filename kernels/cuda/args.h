@@ -5,7 +5,7 @@
 #ifndef ADCGK_CUDA_ARGS_H_
 #define ADCGK_CUDA_ARGS_H_
 
-#include <adcg/adcg.h>
+#include "../common/runs.h"
 
 #if defined(__GNUC__) && !defined(__CUDACC__)
 #pragma GCC diagnostic push

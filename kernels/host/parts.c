@@ -2,7 +2,8 @@
  * copied, run by run. */
 #include <string.h>
 
-#include "strides.h"
+#include "../common/strides.h"
+#include "internal.h"
 
 typedef struct region {
   char *to;

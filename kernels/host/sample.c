@@ -4,7 +4,8 @@
 #include <math.h>
 #include <string.h>
 
-#include "strides.h"
+#include "../common/strides.h"
+#include "internal.h"
 
 enum { LEVELS = 3, BUCKETS = 1 << 11, CHUNK = 256 };
 static const int shifts[LEVELS] = {21, 10, 0}, widths[LEVELS] = {11, 11, 10};
