@@ -88,10 +88,7 @@ class Tensor:
     def encode(self) -> np.ndarray:
         """The memory: NaN (or an odd number) around the values."""
         shape = self.outer
-        if self.dtype == I32:
-            memory = np.full(shape, -77, np.int32)
-        else:
-            memory = np.full(shape, np.nan, np.float32)
+        memory = empty(self.dtype, shape).values
         memory[self.window()] = self.values
         flat = to_bf16(memory).ravel() if self.dtype == BF16 else memory.ravel()
         return np.concatenate([np.full(self.shift, 0x7F, flat.dtype), flat])
