@@ -4,7 +4,8 @@
 #ifndef ADCGK_CACHE_H_
 #define ADCGK_CACHE_H_
 
-#include "strides.h"
+#include "../common/strides.h"
+#include "internal.h"
 
 typedef struct adcgk_cache {
   const int32_t *cu, *input_pos;

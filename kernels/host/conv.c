@@ -1,6 +1,7 @@
 /* adcg.causal_conv1d. A task takes a tile of channels through some of the sequences, each from its first token to its
  * last, so that the result may overwrite x. Weights and states lie channel by channel and are turned for the lanes. */
-#include "strides.h"
+#include "../common/strides.h"
+#include "internal.h"
 
 /* Inputs, in the schema's order. */
 enum { X, WEIGHT, STATE, CU_SEQLENS, INPUT_POS, SLOT_IDX, BIAS };

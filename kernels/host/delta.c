@@ -3,7 +3,8 @@
  * last, on one thread. */
 #include <math.h>
 
-#include "strides.h"
+#include "../common/strides.h"
+#include "internal.h"
 
 /* Inputs and attributes, in the schema's order; beta and what follows stand one further behind g. */
 enum { Q, K, V, G, BETA = G, STATE, CU_SEQLENS, INPUT_POS, SLOT_IDX };

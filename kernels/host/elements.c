@@ -1,17 +1,8 @@
 /* Ops that work element by element: sums, products, activations, casts. */
 #include <string.h>
 
-#include "strides.h"
-
-adcgk_activation adcgk_activation_of(const char *name) {
-  static const char *const names[] = {[ADCGK_NONE] = "none",           [ADCGK_SILU] = "silu", [ADCGK_GELU] = "gelu",
-                                      [ADCGK_GELU_TANH] = "gelu_tanh", [ADCGK_RELU] = "relu", [ADCGK_RELU2] = "relu2",
-                                      [ADCGK_SIGMOID] = "sigmoid"};
-  for (int32_t i = 0; i < (int32_t)(sizeof(names) / sizeof(names[0])); i++) {
-    if (strcmp(name, names[i]) == 0) return (adcgk_activation)i;
-  }
-  return ADCGK_NONE; /* not reached: the schema allows these alone */
-}
+#include "../common/strides.h"
+#include "internal.h"
 
 typedef struct region {
   const adcgk_kernels *kernels;

@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "../common/activation.h"
+#include "../common/tensor.h"
 #include "host.h"
 
 /* ---- Parallel regions (pool.c) ------------------------------------------------------------------------- */
@@ -18,17 +20,6 @@ typedef void (*adcgk_task_fn)(void *context, int64_t task);
 void adcgk_parallel(adcgk_pool *pool, int64_t tasks, double nanoseconds, adcgk_task_fn fn, void *context);
 
 /* ---- Kernels of one instruction set (isa_*.c) ----------------------------------------------------------- */
-
-/* What an op does to each of its results. */
-typedef enum adcgk_activation {
-  ADCGK_NONE,
-  ADCGK_SILU,
-  ADCGK_GELU,
-  ADCGK_GELU_TANH,
-  ADCGK_RELU,
-  ADCGK_RELU2,
-  ADCGK_SIGMOID
-} adcgk_activation;
 
 /* y[m][n] = activation(bias[n] + sum over k of x[m][k] * w[n][k]). Strides are in elements. A sum's order depends on K alone. */
 typedef struct adcgk_product {
@@ -206,26 +197,6 @@ const adcgk_kernels *adcgk_active(void);
 /* ---- Helpers ------------------------------------------------------------------------------------------- */
 
 static inline adcgk_pool *adcgk_pool_of(void *user_data) { return user_data ? ((adcgk_node *)user_data)->pool : NULL; }
-static inline bool adcgk_is_bf16(const DLTensor *t) { return t->dtype.code == kDLBfloat; }
-static inline bool adcgk_is_fp8(const DLTensor *t) { return t->dtype.code == kDLFloat8_e4m3fn; }
-static inline size_t adcgk_size(const DLTensor *t) { return (size_t)t->dtype.bits / 8; }
-/* Elements of a row: of all dims behind the first. */
-static inline int64_t adcgk_row(const DLTensor *t) {
-  int64_t n = 1;
-  for (int32_t i = 1; i < t->ndim; i++) n *= t->shape[i];
-  return n;
-}
-/* One number of a tensor of either float type. */
-static inline float adcgk_number(const void *from, bool bf16, int64_t i) {
-  if (!bf16) return ((const float *)from)[i];
-  const uint32_t bits = (uint32_t)((const uint16_t *)from)[i] << 16;
-  float number;
-  memcpy(&number, &bits, sizeof(number));
-  return number;
-}
-static inline int64_t adcgk_min(int64_t a, int64_t b) { return a < b ? a : b; }
-static inline int64_t adcgk_max(int64_t a, int64_t b) { return a > b ? a : b; }
-static inline int64_t adcgk_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 /* Ends a launch with a formatted message. */
 adcg_status adcgk_fail(const adcg_op_call *call, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -237,9 +208,6 @@ adcg_status adcgk_check_sequences(const adcg_op_call *call, const int32_t *cu_se
                                   const char *limit);
 /* Slots are in range, and no two sequences share one; `what` has the slots: "cache", "state". */
 adcg_status adcgk_check_slots(const adcg_op_call *call, const int32_t *slots, int64_t seqs, int64_t count, const char *what);
-
-/* The activation of that name, "gelu_tanh". */
-adcgk_activation adcgk_activation_of(const char *name);
 
 /* ---- Ops ----------------------------------------------------------------------------------------------- */
 

@@ -2,7 +2,8 @@
  * columns; the products themselves are in product.h. */
 #include <string.h>
 
-#include "strides.h"
+#include "../common/strides.h"
+#include "internal.h"
 
 typedef struct region {
   const adcgk_kernels *kernels;

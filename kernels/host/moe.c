@@ -4,7 +4,8 @@
  * its experts, so its bits depend on nothing else. */
 #include <string.h>
 
-#include "strides.h"
+#include "../common/strides.h"
+#include "internal.h"
 
 enum { BLOCK_ROWS = 96, BLOCK_COLUMNS = 64 }; /* of a product whose result stays on the stack */
 

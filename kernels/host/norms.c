@@ -1,7 +1,8 @@
 /* Ops that work row by row: rms_norm, layer_norm, add_rms_norm, qk_norm, softmax. */
 #include <string.h>
 
-#include "strides.h"
+#include "../common/strides.h"
+#include "internal.h"
 
 typedef struct region {
   const adcgk_kernels *kernels;

@@ -1,7 +1,8 @@
 /* adcg.moe_router: logits [R, E] -> the top_k experts of each row, ascending, and their weights. */
 #include <string.h>
 
-#include "strides.h"
+#include "../common/strides.h"
+#include "internal.h"
 
 /* Tasks have scratch of their own in the workspace, so there are at most so many, whatever the rows and threads. */
 enum { TASKS = 64 };

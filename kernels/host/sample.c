@@ -5,7 +5,8 @@
 #include <math.h>
 #include <string.h>
 
-#include "strides.h"
+#include "../common/strides.h"
+#include "internal.h"
 
 enum {
   LEVELS = 3,

@@ -2,7 +2,8 @@
  * sequence, a head and some rows of its state, each from its first token to its last, on one thread. */
 #include <math.h>
 
-#include "strides.h"
+#include "../common/strides.h"
+#include "internal.h"
 
 /* Inputs and attributes, in the schema's order. */
 enum { X, DT, A, B, C, D, DT_BIAS, STATE, CU_SEQLENS, INPUT_POS, SLOT_IDX };

@@ -3,7 +3,8 @@
 #ifndef ADCGK_STRIDES_H_
 #define ADCGK_STRIDES_H_
 
-#include "internal.h"
+#include "runs.h"
+#include "tensor.h"
 
 /* Elements from one index of a dim to the next. */
 static inline int64_t adcgk_stride(const DLTensor *t, int32_t dim) {
@@ -13,22 +14,10 @@ static inline int64_t adcgk_stride(const DLTensor *t, int32_t dim) {
   return n;
 }
 
-enum { ADCGK_RUN_TENSORS = 4 }; /* that one kernel walks together at most */
-
-/* Runs of tensors of one shape, in the order of their elements. */
-typedef struct adcgk_runs {
-  int64_t count, length; /* how many, and elements of each */
-  int32_t ndim;          /* of the dims that number them */
-  int64_t shape[ADCG_MAX_NDIM];
-  int64_t strides[ADCGK_RUN_TENSORS][ADCG_MAX_NDIM]; /* per tensor, in elements */
-} adcgk_runs;
-
 /* The runs over dims first .. ndim-1, as long as they can be; with `rows`, each is of the last dim alone. */
 static inline adcgk_runs adcgk_runs_of(const DLTensor *const *tensors, int count, int32_t first, bool rows) {
   const DLTensor *t = tensors[0];
-  adcgk_runs r;
-  r.count = r.length = 1;
-  r.ndim = 0;
+  adcgk_runs r = {.count = 1, .length = 1};
   bool compact = !rows;
   for (int i = 0; i < count; i++) compact = compact && !tensors[i]->strides;
   if (compact) {
@@ -70,15 +59,5 @@ static inline adcgk_runs adcgk_runs_of(const DLTensor *const *tensors, int count
 
 /* The runs of one row of a tensor: of all dims behind the first. */
 static inline adcgk_runs adcgk_row_runs(const DLTensor *t) { return adcgk_runs_of(&t, 1, 1, false); }
-
-/* Where run i of a tensor begins, in elements from the tensor's first. */
-static inline int64_t adcgk_run_at(const adcgk_runs *r, int tensor, int64_t i) {
-  int64_t at = 0;
-  for (int32_t d = r->ndim - 1; d > 0; d--) {
-    at += i % r->shape[d] * r->strides[tensor][d];
-    i /= r->shape[d];
-  }
-  return r->ndim > 0 ? at + i * r->strides[tensor][0] : 0;
-}
 
 #endif /* ADCGK_STRIDES_H_ */
