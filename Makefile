@@ -102,7 +102,7 @@ FAKECUDA := tests/fakecuda
 build_fakecuda = $(CC) -std=c11 $(CFLAGS) $(WARN) $(1) -fPIC -shared -pthread -Wl,-soname,libcuda.so.1 \
 	-Wl,--version-script=$(FAKECUDA)/exports.map -o $@ $(wildcard $(FAKECUDA)/*.c) -ldl
 
-fakecuda: build/fakecuda/libcuda.so.1 ## a libcuda.so.1 without a GPU, for tests: LD_LIBRARY_PATH=build/fakecuda
+fakecuda: build/fakecuda/libcuda.so.1 build/fakecuda/libcublasLt.so.13 ## a libcuda.so.1 without a GPU, for tests: LD_LIBRARY_PATH=build/fakecuda
 
 build/fakecuda/libcuda.so.1: $(wildcard $(FAKECUDA)/*.c $(FAKECUDA)/*.h) $(FAKECUDA)/exports.map
 	@mkdir -p $(@D)
@@ -111,6 +111,19 @@ build/fakecuda/libcuda.so.1: $(wildcard $(FAKECUDA)/*.c $(FAKECUDA)/*.h) $(FAKEC
 build/fakecuda/sanitized/libcuda.so.1: $(wildcard $(FAKECUDA)/*.c $(FAKECUDA)/*.h) $(FAKECUDA)/exports.map
 	@mkdir -p $(@D)
 	$(call build_fakecuda,-fsanitize=address$(comma)undefined -fno-sanitize-recover=all)
+
+# The stand-in for cuBLASLt beside it.
+FAKECUBLASLT := tests/fakecublaslt
+build_fakecublaslt = $(CC) -std=c11 $(CFLAGS) $(WARN) $(1) -fPIC -shared -pthread -Wl,-soname,libcublasLt.so.13 \
+	-Wl,--version-script=$(FAKECUBLASLT)/exports.map -o $@ $(wildcard $(FAKECUBLASLT)/*.c) -ldl -lm
+
+build/fakecuda/libcublasLt.so.13: $(wildcard $(FAKECUBLASLT)/*.c $(FAKECUBLASLT)/*.h) $(FAKECUBLASLT)/exports.map
+	@mkdir -p $(@D)
+	$(call build_fakecublaslt,)
+
+build/fakecuda/sanitized/libcublasLt.so.13: $(wildcard $(FAKECUBLASLT)/*.c $(FAKECUBLASLT)/*.h) $(FAKECUBLASLT)/exports.map
+	@mkdir -p $(@D)
+	$(call build_fakecublaslt,-fsanitize=address$(comma)undefined -fno-sanitize-recover=all)
 
 tests/data: ;
 programs: build/examples/serve build/bench/replay
