@@ -17,9 +17,7 @@ typedef enum adcgk_activation {
 
 /* The activation of that name, "gelu_tanh". */
 static inline adcgk_activation adcgk_activation_of(const char *name) {
-  static const char *const names[] = {[ADCGK_NONE] = "none",           [ADCGK_SILU] = "silu", [ADCGK_GELU] = "gelu",
-                                      [ADCGK_GELU_TANH] = "gelu_tanh", [ADCGK_RELU] = "relu", [ADCGK_RELU2] = "relu2",
-                                      [ADCGK_SIGMOID] = "sigmoid"};
+  static const char *const names[] = {"none", "silu", "gelu", "gelu_tanh", "relu", "relu2", "sigmoid"}; /* as in the enum */
   for (int32_t i = 0; i < (int32_t)(sizeof(names) / sizeof(names[0])); i++) {
     if (strcmp(name, names[i]) == 0) return (adcgk_activation)i;
   }

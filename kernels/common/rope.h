@@ -8,6 +8,8 @@
 
 #include <adcg/adcg.h>
 
+#include "rope_layout.h"
+
 /* Attributes, in the schema's order. */
 enum {
   ADCGK_ROPE_THETA,
@@ -26,9 +28,6 @@ enum {
   ADCGK_ROPE_ATTENTION_FACTOR,
   ADCGK_ROPE_ATTRIBUTES
 };
-
-/* Pairs are halves, neighbours, or neighbours that go to the two halves. */
-typedef enum adcgk_rope_layout { ADCGK_ROPE_NEOX, ADCGK_ROPE_GPTJ, ADCGK_ROPE_INTERLEAVED } adcgk_rope_layout;
 
 typedef struct adcgk_rope_state {
   adcgk_rope_layout layout;

@@ -1,7 +1,7 @@
 /* The arguments of the kernels: each has exactly one, a struct by value. Plain C, shared by the launchers (.c) and the
- * kernels (.cu). Structs have no padding: what is captured is compared word by word when pointers move, and these are all the
- * words that there are. Pointers are the tensors' own or lie a fixed distance from them; nothing else here depends on an address,
- * its alignment neither: a captured launch may be given others later, so that kernels look at alignment when they run. */
+ * kernels (.cu). Structs have no padding, and launchers set every word: what is captured is compared word by word to find the
+ * pointers in it. Pointers are the tensors' own or lie a fixed distance from them. Nothing else here depends on an address, its
+ * alignment neither: a captured launch may be given others later, so kernels look at alignment when they run. */
 #ifndef ADCGK_CUDA_ARGS_H_
 #define ADCGK_CUDA_ARGS_H_
 
@@ -16,6 +16,101 @@ typedef struct adcg_set_batch_args {
   adcg_batch *to;
   adcg_batch batch;
 } adcg_set_batch_args;
+
+/* Zeroes rows [real, rows) of a tensor, real = tokens * (real tokens) + seqs * (real sequences) + constant. */
+typedef struct adcg_zero_tail_args {
+  char *data;
+  const adcg_batch *batch;
+  int64_t rows, row_stride; /* bytes from row to row */
+  int64_t tokens, seqs, constant;
+  adcgk_runs runs; /* of one row, in bytes */
+} adcg_zero_tail_args;
+
+/* Runs of `from` to those of `to`, in bytes. */
+typedef struct adcg_copy_args {
+  char *to;
+  const char *from;
+  adcgk_runs runs;
+} adcg_copy_args;
+
+/* y = op(a, b), run by run; ops of one operand leave b alone. */
+typedef struct adcg_elements_args {
+  void *y;
+  const void *a, *b;
+  adcgk_runs runs;
+  int64_t one_b; /* not 0: a run has one element of b */
+} adcg_elements_args;
+
+enum { ADCG_GATE_NONE, ADCG_GATE_BEFORE, ADCG_GATE_AFTER };
+
+/* Norms and softmax: rows of all tensors are runs, of which each is cut into `groups`. */
+typedef struct adcg_rows_args {
+  void *y;
+  const void *x, *z; /* z: the gate of rms_norm, b of add_rms_norm; or NULL */
+  void *sum;         /* of add_rms_norm: x + z; or NULL */
+  const void *weight, *bias;
+  adcgk_runs runs; /* of y, x, z, sum */
+  int64_t groups;
+  float eps;
+  int32_t threads; /* of one row; a function of its length alone */
+  int32_t weight_bf16, bias_bf16;
+  int32_t one_plus, gate; /* the weight counts as 1 + weight; ADCG_GATE_* */
+} adcg_rows_args;
+
+/* y[m][n] = activation(bias[n] + sum over k of x[m][k] * w[n][k]) */
+typedef struct adcg_linear_args {
+  void *y;
+  const void *x, *w, *bias; /* bias: or NULL */
+  int64_t m, n, k;
+  int64_t ldx, ldy; /* elements from row to row */
+  adcgk_runs row;   /* of x */
+  int32_t bias_bf16, activation; /* adcgk_activation */
+} adcg_linear_args;
+
+enum { ADCG_ROPE_PAIRS = 512 };
+
+/* Rotates the pairs of each head, and copies what is behind them. */
+typedef struct adcg_rope_args {
+  void *y;
+  const void *x;
+  const int32_t *positions;
+  int64_t tokens, heads, d, half;
+  int64_t x_token, x_head, y_token, y_head; /* elements from one to the next */
+  int32_t layout; /* adcgk_rope_layout */
+  float scale;    /* of sines and cosines */
+  float frequency[ADCG_ROPE_PAIRS];
+} adcg_rope_args;
+
+/* Row i of y is row index[i] of x. */
+typedef struct adcg_take_args {
+  void *y;
+  const void *x;
+  const int32_t *index;
+  const adcg_batch *batch; /* of gather_tokens: real rows and real tokens; NULL: all rows, of x too */
+  int64_t rows, x_rows;
+  int64_t y_stride, x_stride; /* elements from row to row */
+  adcgk_runs runs; /* of a row of y and of x */
+} adcg_take_args;
+
+typedef struct adcg_argmax_args {
+  int32_t *y;
+  const void *x;
+  int64_t rows, n, stride; /* elements from row to row */
+} adcg_argmax_args;
+
+typedef struct adcg_attention_metadata_args {
+  int32_t *batch_indices, *positions; /* [tokens] */
+  const int32_t *cu_seqlens, *input_pos;
+  const adcg_batch *batch;
+  int64_t tokens;
+} adcg_attention_metadata_args;
+
+typedef struct adcg_paged_metadata_args {
+  int32_t *block_tables; /* [seqs, most] */
+  const int32_t *cu_num_pages, *cache_loc;
+  const adcg_batch *batch;
+  int64_t seqs, most, pages; /* pages: extent of cache_loc */
+} adcg_paged_metadata_args;
 
 #if defined(__GNUC__) && !defined(__CUDACC__)
 #pragma GCC diagnostic pop

@@ -6,7 +6,30 @@
 #include "launch.h"
 
 static const adcgk_cuda_op ops[] = {
+    {"adcg.embedding", adcgk_cuda_embedding, NULL, NULL, 0},
+    {"adcg.linear", adcgk_cuda_linear, NULL, NULL, 0},
+    {"adcg.rms_norm", adcgk_cuda_rms_norm, NULL, NULL, 0},
+    {"adcg.layer_norm", adcgk_cuda_layer_norm, NULL, NULL, 0},
+    {"adcg.add_rms_norm", adcgk_cuda_add_rms_norm, NULL, NULL, 0},
+    {"adcg.qk_norm", adcgk_cuda_qk_norm, NULL, NULL, 0},
+    {"adcg.softmax", adcgk_cuda_softmax, NULL, NULL, 0},
+    {"adcg.add", adcgk_cuda_add, NULL, NULL, 0},
+    {"adcg.mul", adcgk_cuda_mul, NULL, NULL, 0},
+    {"adcg.silu_mul", adcgk_cuda_silu_mul, NULL, NULL, 0},
+    {"adcg.gelu_mul", adcgk_cuda_gelu_mul, NULL, NULL, 0},
+    {"adcg.sigmoid_mul", adcgk_cuda_sigmoid_mul, NULL, NULL, 0},
+    {"adcg.silu", adcgk_cuda_silu, NULL, NULL, 0},
+    {"adcg.relu2", adcgk_cuda_relu2, NULL, NULL, 0},
+    {"adcg.sigmoid", adcgk_cuda_sigmoid, NULL, NULL, 0},
+    {"adcg.cast", adcgk_cuda_cast, NULL, NULL, 0},
+    {"adcg.rope", adcgk_cuda_rope, NULL, adcgk_cuda_rope_prepare, 0},
+    {"adcg.attention_metadata", adcgk_cuda_attention_metadata, NULL, NULL, 1},
+    {"adcg.paged_metadata", adcgk_cuda_paged_metadata, NULL, NULL, 1},
+    {"adcg.gather_tokens", adcgk_cuda_gather_tokens, NULL, NULL, 1},
+    {"adcg.argmax", adcgk_cuda_argmax, NULL, NULL, 0},
     {"adcg.reshape", NULL, NULL, NULL, 0},
+    {"adcg.slice", adcgk_cuda_slice, NULL, NULL, 0},
+    {"adcg.concat", adcgk_cuda_concat, NULL, NULL, 0},
 };
 
 const adcgk_cuda_op *adcgk_cuda_find(const char *name) {

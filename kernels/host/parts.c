@@ -2,7 +2,7 @@
  * copied, run by run. */
 #include <string.h>
 
-#include "../common/strides.h"
+#include "../common/parts.h"
 #include "internal.h"
 
 typedef struct region {
@@ -38,35 +38,20 @@ static void copy(adcgk_pool *pool, const DLTensor *to, const DLTensor *from) {
   adcgk_parallel(pool, adcgk_ceil_div(r.n, r.block), (double)bytes / 10 + (double)r.runs.count * 5, task, &r);
 }
 
-/* The part of a tensor that begins at `start` of dim `axis` and has the shape of `like`. Its strides are the caller's room. */
-static DLTensor part_of(const DLTensor *whole, const DLTensor *like, int32_t axis, int64_t start, int64_t *strides) {
-  for (int32_t d = 0; d < whole->ndim; d++) strides[d] = adcgk_stride(whole, d);
-  DLTensor part = *whole;
-  part.shape = like->shape;
-  part.strides = strides;
-  part.byte_offset += (uint64_t)(start * strides[axis]) * adcgk_size(whole);
-  return part;
-}
-
-static int32_t axis_of(const adcg_op_call *call) {
-  const int64_t axis = call->attrs[0].i;
-  return (int32_t)(axis < 0 ? axis + call->inputs[0].ndim : axis);
-}
-
 adcg_status adcgk_slice(const adcg_op_call *call, void *user_data) {
   int64_t strides[ADCG_MAX_NDIM];
-  const DLTensor part = part_of(&call->inputs[0], &call->outputs[0], axis_of(call), call->attrs[1].i, strides);
+  const DLTensor part = adcgk_part_of(&call->inputs[0], &call->outputs[0], adcgk_axis_of(call), call->attrs[1].i, strides);
   if (adcg_data(&part) != adcg_data(&call->outputs[0])) copy(adcgk_pool_of(user_data), &call->outputs[0], &part);
   return ADCG_OK;
 }
 
 adcg_status adcgk_concat(const adcg_op_call *call, void *user_data) {
-  const int32_t axis = axis_of(call);
+  const int32_t axis = adcgk_axis_of(call);
   int64_t start = 0;
   for (int32_t i = 0; i < call->num_inputs; i++) {
     const DLTensor *x = &call->inputs[i];
     int64_t strides[ADCG_MAX_NDIM];
-    const DLTensor part = part_of(&call->outputs[0], x, axis, start, strides);
+    const DLTensor part = adcgk_part_of(&call->outputs[0], x, axis, start, strides);
     if (adcg_data(&part) != adcg_data(x)) copy(adcgk_pool_of(user_data), &part, x);
     start += x->shape[axis];
   }
