@@ -99,10 +99,10 @@ static bool read_call(const adcg_op_call *call, const adcgk_cuda *device, lt_cal
   p->pinned = device->batch_invariant != 0;
   p->x_type = p->y_type = type_of(x);
   /* The library's gelu is the one by tanh, to bf16's precision; it adds a bias of y's type. */
-  const uint32_t epilogue = c->activation == ADCGK_NONE                                      ? LT_EPILOGUE_DEFAULT
-                            : c->activation == ADCGK_RELU                                    ? LT_EPILOGUE_RELU
-                            : c->activation == ADCGK_GELU_TANH && p->y_type == LT_R_16BF     ? LT_EPILOGUE_GELU
-                                                                                             : 0;
+  const uint32_t epilogue = c->activation == ADCGK_NONE                                  ? LT_EPILOGUE_DEFAULT
+                            : c->activation == ADCGK_RELU                                ? LT_EPILOGUE_RELU
+                            : c->activation == ADCGK_GELU_TANH && p->y_type == LT_R_16BF ? LT_EPILOGUE_GELU
+                                                                                         : 0;
   c->finish = epilogue == 0 || (c->bias && type_of(c->bias) != p->y_type);
   c->sums = c->finish && p->y_type != LT_R_32F;
   p->epilogue = c->finish ? LT_EPILOGUE_DEFAULT : epilogue;
@@ -182,17 +182,16 @@ static adcg_status finish(const adcg_op_call *call, const void *user_data, const
       .sums = sums,
       .bias = c->bias ? adcg_data(c->bias) : NULL,
       .y = adcg_data(y),
-      .rows = c->problem.m,
-      .columns = c->problem.n,
+      .m = c->problem.m,
+      .n = c->problem.n,
       .lds = c->problem.ldy,
       .ldy = adcgk_stride(y, 0),
-      .activation = c->activation,
+      .activation = (int32_t)c->activation,
       .y_bf16 = adcgk_is_bf16(y),
       .bias_bf16 = c->bias && adcgk_is_bf16(c->bias),
   };
-  enum { THREADS = 256, PER_THREAD = 4, BLOCKS = 1 << 16 };
-  const int64_t blocks = adcgk_min(adcgk_ceil_div(args.rows * args.columns, THREADS * PER_THREAD), BLOCKS);
-  return adcgk_cuda_launch(call, user_data, ADCGK_K_adcg_linear_finish, blocks, THREADS, 0, &args);
+  const int64_t chunks = args.m * adcgk_ceil_div(args.n, 8);
+  return adcgk_cuda_launch(call, user_data, ADCGK_K_adcg_linear_finish, adcgk_cuda_blocks(chunks), 256, 0, &args);
 }
 
 adcg_status adcgk_lt_linear(const adcg_op_call *call, const void *user_data) {
@@ -205,9 +204,9 @@ adcg_status adcgk_lt_linear(const adcg_op_call *call, const void *user_data) {
   const lt_operation *o = &run.operation;
   const size_t used = (size_t)run.choice.info.workspace_bytes;
   const float one = 1, zero = 0;
-  const lt_status done = lt->call.Matmul(lt->handle, &o->desc, &one, adcg_data(&call->inputs[1]), &o->a, adcg_data(&call->inputs[0]),
-                                         &o->b, &zero, run.y, &o->d, run.y, &o->d, &run.choice.algo, used > 0 ? run.workspace : NULL, used,
-                                         call->stream);
+  const lt_status done =
+      lt->call.Matmul(lt->handle, &o->desc, &one, adcg_data(&call->inputs[1]), &o->a, adcg_data(&call->inputs[0]), &o->b, &zero, run.y,
+                      &o->d, run.y, &o->d, &run.choice.algo, used > 0 ? run.workspace : NULL, used, call->stream);
   if (done != LT_SUCCESS) return fail(call, lt, &run.c.problem, &(lt_failure){"cublasLtMatmul", done});
   return run.c.finish ? finish(call, user_data, &run.c, run.y) : ADCG_OK;
 }

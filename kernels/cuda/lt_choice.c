@@ -10,13 +10,13 @@ enum { ASKED = 8, PROBES = 16 }; /* answers of one query; slots of the table tha
 enum { EMPTY, FILLING, THERE };
 
 /* Inside functions that have lt and failure: leaves with false if the call fails. */
-#define TRY(name, ...)                                                        \
-  do {                                                                        \
-    const lt_status status_ = lt->call.name(__VA_ARGS__);                     \
-    if (status_ != LT_SUCCESS) {                                              \
+#define TRY(name, ...)                                                          \
+  do {                                                                          \
+    const lt_status status_ = lt->call.name(__VA_ARGS__);                       \
+    if (status_ != LT_SUCCESS) {                                                \
       *failure = (lt_failure){.function = "cublasLt" #name, .status = status_}; \
-      return false;                                                           \
-    }                                                                         \
+      return false;                                                             \
+    }                                                                           \
   } while (0)
 #define SET(what, object, attribute, value) TRY(what##SetAttribute, object, attribute, value, sizeof *(value))
 
@@ -51,8 +51,11 @@ static bool read_config(const struct adcgk_lt *lt, const lt_algo *algo, adcgk_lt
   size_t written;
   const struct {
     int32_t attribute, *to;
-  } fields[] = {{LT_CONFIG_ID, &info->id}, {LT_CONFIG_TILE, &info->tile}, {LT_CONFIG_STAGES, &info->stages},
-                {LT_CONFIG_SPLITS, &info->splits}, {LT_CONFIG_REDUCTION, &info->reduction}};
+  } fields[] = {{LT_CONFIG_ID, &info->id},
+                {LT_CONFIG_TILE, &info->tile},
+                {LT_CONFIG_STAGES, &info->stages},
+                {LT_CONFIG_SPLITS, &info->splits},
+                {LT_CONFIG_REDUCTION, &info->reduction}};
   for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
     TRY(MatmulAlgoConfigGetAttribute, algo, fields[i].attribute, fields[i].to, sizeof(int32_t), &written);
   return true;
@@ -78,7 +81,8 @@ static bool ask(const struct adcgk_lt *lt, const lt_problem *p, const lt_operati
   lt_result results[ASKED];
   int32_t count = 0;
   out->usable = 0;
-  const lt_status status = lt->call.MatmulAlgoGetHeuristic(lt->handle, &o->desc, &o->a, &o->b, &o->d, &o->d, &preference, ASKED, results, &count);
+  const lt_status status =
+      lt->call.MatmulAlgoGetHeuristic(lt->handle, &o->desc, &o->a, &o->b, &o->d, &o->d, &preference, ASKED, results, &count);
   if (status == LT_NOT_SUPPORTED) return true;
   if (status != LT_SUCCESS) {
     *failure = (lt_failure){"cublasLtMatmulAlgoGetHeuristic", status};

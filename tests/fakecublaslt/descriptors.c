@@ -4,9 +4,9 @@
 
 #include "state.h"
 
-#define ENTER(name)                             \
-  do {                                          \
-    const cublasStatus_t fault_ = enter(name);  \
+#define ENTER(name)                                     \
+  do {                                                  \
+    const cublasStatus_t fault_ = enter(name);          \
     if (fault_ != CUBLAS_STATUS_SUCCESS) return fault_; \
   } while (0)
 
@@ -19,7 +19,8 @@ EXPORT cublasStatus_t cublasLtMatmulDescInit_internal(matmul_desc *desc, size_t 
   ENTER("cublasLtMatmulDescInit_internal");
   if (!desc) return refuse(CUBLAS_STATUS_INVALID_VALUE, "desc: NULL");
   if (size < sizeof *desc) return refuse(CUBLAS_STATUS_ALLOC_FAILED, "desc: %zu bytes", size);
-  *desc = (matmul_desc){.magic = DESC_MAGIC, .compute = compute, .scale_type = scale_type, .epilogue = CUBLASLT_EPILOGUE_DEFAULT, .bias_type = -1};
+  *desc = (matmul_desc){
+      .magic = DESC_MAGIC, .compute = compute, .scale_type = scale_type, .epilogue = CUBLASLT_EPILOGUE_DEFAULT, .bias_type = -1};
   return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -80,7 +81,8 @@ EXPORT cublasStatus_t cublasLtMatmulPreferenceSetAttribute(preference *p, int at
   return CUBLAS_STATUS_SUCCESS;
 }
 
-EXPORT cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(const algorithm *algo, int attribute, void *value, size_t size, size_t *written) {
+EXPORT cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(const algorithm *algo, int attribute, void *value, size_t size,
+                                                           size_t *written) {
   ENTER("cublasLtMatmulAlgoConfigGetAttribute");
   if (!algo || algo->magic != ALGORITHM_MAGIC) return refuse(CUBLAS_STATUS_INVALID_VALUE, "algorithm: not initialised");
   int32_t word;

@@ -23,16 +23,11 @@ static bool load_driver(driver *call) {
     const char *name;
     void *to;
   } functions[] = {
-      {"cuCtxGetCurrent", &call->cuCtxGetCurrent},
-      {"cuDeviceGetAttribute", &call->cuDeviceGetAttribute},
-      {"cuModuleLoadData", &call->cuModuleLoadData},
-      {"cuModuleUnload", &call->cuModuleUnload},
-      {"cuModuleGetFunction", &call->cuModuleGetFunction},
-      {"cuLaunchKernel", &call->cuLaunchKernel},
-      {"cuMemsetD8Async", &call->cuMemsetD8Async},
-      {"cuMemAllocAsync", &call->cuMemAllocAsync},
-      {"cuMemFreeAsync", &call->cuMemFreeAsync},
-      {"cuPointerGetAttribute", &call->cuPointerGetAttribute},
+      {"cuCtxGetCurrent", &call->cuCtxGetCurrent},         {"cuDeviceGetAttribute", &call->cuDeviceGetAttribute},
+      {"cuModuleLoadData", &call->cuModuleLoadData},       {"cuModuleUnload", &call->cuModuleUnload},
+      {"cuModuleGetFunction", &call->cuModuleGetFunction}, {"cuLaunchKernel", &call->cuLaunchKernel},
+      {"cuMemsetD8Async", &call->cuMemsetD8Async},         {"cuMemAllocAsync", &call->cuMemAllocAsync},
+      {"cuMemFreeAsync", &call->cuMemFreeAsync},           {"cuPointerGetAttribute", &call->cuPointerGetAttribute},
   };
   for (size_t i = 0; i < sizeof functions / sizeof functions[0]; i++) {
     void *found = dlsym(library, functions[i].name);
@@ -96,7 +91,8 @@ static size_t size_of(int64_t type) { return type == CUDA_R_16BF ? 2 : 4; }
 
 static bool on_device(const struct cublasLtContext *h, const void *data) {
   unsigned type = 0;
-  return data && h->call.cuPointerGetAttribute(&type, POINTER_MEMORY_TYPE, (CUdeviceptr)(uintptr_t)data) == CUDA_SUCCESS && type == MEMORY_DEVICE;
+  return data && h->call.cuPointerGetAttribute(&type, POINTER_MEMORY_TYPE, (CUdeviceptr)(uintptr_t)data) == CUDA_SUCCESS &&
+         type == MEMORY_DEVICE;
 }
 
 /* The whole matrix, or vector, in memory of the device. */
