@@ -115,7 +115,7 @@ def suites(chosen: list[str]) -> list[tuple[str, object, list[str]]]:
             ("go test", run_go, ["-timeout", "30m", *packages]),
         ],
         "cabi": [("cabi", run_pytest, ["tests/cabi", "tests/abi"])],
-        "fakecuda": [("fakecuda", run_pytest, ["tests/fakecuda"])],
+        "fakecuda": [("fakecuda", run_pytest, ["tests/fakecuda", "tests/fakecublaslt"])],
         "python": [("python", run_pytest, python)],
     }
     unknown = [c for c in chosen if c not in every]
