@@ -125,6 +125,11 @@ build/fakecuda/sanitized/libcublasLt.so.13: $(wildcard $(FAKECUBLASLT)/*.c $(FAK
 	@mkdir -p $(@D)
 	$(call build_fakecublaslt,-fsanitize=address$(comma)undefined -fno-sanitize-recover=all)
 
+# What tests/gpu/lt.py drives on a machine with a GPU, which needs no compiler.
+build/gpu/liblt.so: tests/gpu/lt_device.c $(wildcard kernels/cuda/*.[ch] kernels/common/*.h) include/adcg/adcg.h
+	@mkdir -p $(@D)
+	$(CC) -std=c11 $(CFLAGS) $(WARN) -Iinclude -fPIC -shared -o $@ $< $(filter kernels/cuda/%.c,$^) -lm
+
 tests/data: ;
 programs: build/examples/serve build/bench/replay
 
