@@ -2,6 +2,7 @@
 
 GO ?= go
 CC ?= cc
+CXX ?= c++
 PYTHON ?= python3
 PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
@@ -37,7 +38,7 @@ comma := ,
 export PYTHONPATH := $(CURDIR)/bindings/python:$(CURDIR)/examples/python
 export ADCG_LIBRARY ?= $(CURDIR)/build/libadcg.so
 
-.PHONY: all demo fakecuda test test-go test-cabi test-python test-fakecuda bench bench-plan bench-models bench-peers soak fuzz golden lint format install stage venv programs clean help
+.PHONY: all demo fakecuda kernels kernels-check test test-go test-cabi test-python test-fakecuda bench bench-plan bench-models bench-peers soak fuzz golden lint format install stage venv programs clean help
 .DELETE_ON_ERROR:
 
 all: $(LIBS) ## the library, in build/ (the default)
@@ -102,7 +103,7 @@ FAKECUDA := tests/fakecuda
 build_fakecuda = $(CC) -std=c11 $(CFLAGS) $(WARN) $(1) -fPIC -shared -pthread -Wl,-soname,libcuda.so.1 \
 	-Wl,--version-script=$(FAKECUDA)/exports.map -o $@ $(wildcard $(FAKECUDA)/*.c) -ldl
 
-fakecuda: build/fakecuda/libcuda.so.1 build/fakecuda/libcublasLt.so.13 ## a libcuda.so.1 without a GPU, for tests: LD_LIBRARY_PATH=build/fakecuda
+fakecuda: build/fakecuda/libcuda.so.1 build/fakecuda/libcublasLt.so.13 build/fakecuda/kernels.so ## a libcuda.so.1 without a GPU, for tests: LD_LIBRARY_PATH=build/fakecuda FAKECUDA_KERNELS=build/fakecuda/kernels.so
 
 build/fakecuda/libcuda.so.1: $(wildcard $(FAKECUDA)/*.c $(FAKECUDA)/*.h) $(FAKECUDA)/exports.map
 	@mkdir -p $(@D)
@@ -129,6 +130,36 @@ build/fakecuda/sanitized/libcublasLt.so.13: $(wildcard $(FAKECUBLASLT)/*.c $(FAK
 build/gpu/liblt.so: tests/gpu/lt_device.c $(wildcard kernels/cuda/*.[ch] kernels/common/*.h) include/adcg/adcg.h
 	@mkdir -p $(@D)
 	$(CC) -std=c11 $(CFLAGS) $(WARN) -Iinclude -fPIC -shared -o $@ $< $(filter kernels/cuda/%.c,$^) -lm
+
+# The CUDA kernels for the CPU, from the sources of the image, and a library for tests that launches them (and the host's) one op at
+# a time. The CPU's own instructions, for fmaf; nothing is contracted, as on the device.
+KERNEL_SOURCES := $(wildcard kernels/cuda/*.cu kernels/cuda/*.h kernels/common/*.h include/adcg/*.h)
+
+build/fakecuda/kernels.so: $(KERNEL_SOURCES) $(FAKECUDA)/shim/shim.h $(FAKECUDA)/fakecuda.h
+	@mkdir -p $(@D)
+	$(CXX) -x c++ -std=c++17 $(CFLAGS) -march=native -ffp-contract=off -fno-strict-aliasing -Wall -Wextra -Wno-unknown-pragmas -fPIC -shared \
+		-Iinclude -I$(FAKECUDA)/shim -o $@ kernels/cuda/all.cu
+
+build/kernels/libkernels.so: $(wildcard kernels/*/*.c kernels/*/*.h include/adcg/*.h) tests/kernels/runner.c
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -O3 -g $(WARN) -Iinclude -fPIC -shared -pthread -o $@ kernels/cuda/*.c kernels/host/*.c tests/kernels/runner.c -lm
+
+# ---- The CUDA kernels' image ------------------------------------------------------------------------------------
+
+# Committed, so that nothing but this needs the compiler; it has a venv of its own.
+KERNEL_IMAGES := kernels/cuda/images
+NVCC_VENV := build/nvcc
+
+kernels: $(NVCC_VENV)/stamp ## compiles kernels/cuda into its committed image (sm_80, sm_90, sm_100, PTX), with a pinned compiler
+	$(PYTHON) tools/kernels.py build $(NVCC_VENV) $(KERNEL_IMAGES)
+
+kernels-check: $(NVCC_VENV)/stamp ## compiles them again and compares with what is committed
+	$(PYTHON) tools/kernels.py check $(NVCC_VENV) $(KERNEL_IMAGES)
+
+$(NVCC_VENV)/stamp: kernels/cuda/requirements.txt
+	$(PYTHON) -m venv $(NVCC_VENV)
+	$(NVCC_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
 
 tests/data: ;
 programs: build/examples/serve build/bench/replay

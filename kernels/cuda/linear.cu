@@ -109,8 +109,8 @@ ADCG_DEVICE void few_parts(const adcg_linear_args &a, int64_t m0, int64_t n0, in
   const int64_t n = n0 + lane / CHUNKS, m = m0 + lane / 16;
   const W *from_w = (const W *)a.w + n * a.k;
   const X *from_x = (const X *)a.x + m * a.ldx;
-  raw<W> next[SPLIT];
-  raw<X> next_x[(rows + 1) / 2];
+  raw<W> next[SPLIT] = {};
+  raw<X> next_x[(rows + 1) / 2] = {};
   for (int step = 0; step <= PART; step += STEP) {
     if (step > 0) {
       __syncwarp();
@@ -209,8 +209,8 @@ ADCG_DEVICE void tile(const adcg_linear_args &a, int64_t m0, int64_t n0, float (
   const X *from_x = (const X *)a.x + (m0 + row) * a.ldx;
   const W *from_w = (const W *)a.w + (n0 + row) * a.k;
   float total[MR][NR] = {}, sum[MR][NR] = {};
-  raw<X> next_x[CHUNKS / 2];
-  raw<W> next_w[CHUNKS / 2];
+  raw<X> next_x[CHUNKS / 2] = {};
+  raw<W> next_w[CHUNKS / 2] = {};
   for (int64_t k = whole ? -STEP : 0; k < a.k; k += STEP) {
     if (k >= 0) {
       __syncthreads();
