@@ -115,7 +115,7 @@ build/fakecuda/sanitized/libcuda.so.1: $(wildcard $(FAKECUDA)/*.c $(FAKECUDA)/*.
 
 # The stand-in for cuBLASLt beside it.
 FAKECUBLASLT := tests/fakecublaslt
-build_fakecublaslt = $(CC) -std=c11 $(CFLAGS) $(WARN) $(1) -fPIC -shared -pthread -Wl,-soname,libcublasLt.so.13 \
+build_fakecublaslt = $(CC) -std=c11 $(CFLAGS) $(WARN) $(1) -fPIC -shared -pthread -Wl,-soname,libcublasLt.so.13 -Wl,-Bsymbolic \
 	-Wl,--version-script=$(FAKECUBLASLT)/exports.map -o $@ $(wildcard $(FAKECUBLASLT)/*.c) -ldl -lm
 
 build/fakecuda/libcublasLt.so.13: $(wildcard $(FAKECUBLASLT)/*.c $(FAKECUBLASLT)/*.h) $(FAKECUBLASLT)/exports.map
@@ -137,8 +137,8 @@ KERNEL_SOURCES := $(wildcard kernels/cuda/*.cu kernels/cuda/*.h kernels/common/*
 
 build/fakecuda/kernels.so: $(KERNEL_SOURCES) $(FAKECUDA)/shim/shim.h $(FAKECUDA)/fakecuda.h
 	@mkdir -p $(@D)
-	$(CXX) -x c++ -std=c++17 $(CFLAGS) -march=native -ffp-contract=off -fno-strict-aliasing -Wall -Wextra -Wno-unknown-pragmas -fPIC -shared \
-		-Iinclude -I$(FAKECUDA)/shim -o $@ kernels/cuda/all.cu
+	$(CXX) -x c++ -std=c++17 $(CFLAGS) -march=native -ffp-contract=off -fno-strict-aliasing -Wall -Wextra -Wno-unknown-pragmas -fno-gnu-unique -fPIC -shared \
+		-Wl,-Bsymbolic -Iinclude -I$(FAKECUDA)/shim -o $@ kernels/cuda/all.cu
 
 build/kernels/libkernels.so: $(wildcard kernels/*/*.c kernels/*/*.h include/adcg/*.h) tests/kernels/runner.c
 	@mkdir -p $(@D)

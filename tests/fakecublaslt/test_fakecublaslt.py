@@ -37,12 +37,11 @@ def libraries(kind: str) -> Path:
 
 @cache
 def environment(kind: str) -> dict[str, str]:
-    """With the object of kernels that the cases load."""
-    folder = libraries(kind)
-    kernels = folder / "fakecublaslt-kernels.so"
-    run([CC, *STRICT, "-I", ROOT / "include", "-shared", "-fPIC", "-o", kernels, HERE / "cases" / "kernels.c", "-lm"])
+    """With the object of our own kernels."""
+    kernels = BUILD / "kernels.so"
+    run(["make", "--silent", str(kernels.relative_to(ROOT))], cwd=ROOT)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("FAKECUDA_")}
-    return {**kept, "LD_LIBRARY_PATH": str(folder), "FAKECUBLASLT_TEST_KERNELS": str(kernels)}
+    return {**kept, "LD_LIBRARY_PATH": str(libraries(kind)), "FAKECUDA_KERNELS": str(kernels)}
 
 
 # ---- What real libraries answered --------------------------------------------------------------------------------

@@ -90,6 +90,7 @@ static void declined(void) {
   memset(launched, 0, sizeof launched);
   CHECK_INT(product_run(&b, &p), ADCG_OK);
   CHECK_INT(launched[ADCGK_K_adcg_linear_rows_f32_f32 + 2], 1);
+  check_right(&p);
   CHECK_INT(p.call.workspace_bytes, 0);
   product_close(&p);
   product_open(&b, &p, &(spec){.m = 4, .n = 8, .k = 16});
@@ -109,6 +110,7 @@ static void declined(void) {
   p.inputs[0] = tensor(p.dx, 0, 2, p.shapes[0], NULL);
   CHECK_INT(product_run(&b, &p), ADCG_OK);
   CHECK_INT(launched[ADCGK_K_adcg_linear_rows_f32_f32], 2);
+  check_right(&p);
   tear_down(&b, &p);
 }
 
@@ -206,6 +208,7 @@ static void nothing_usable(void) {
   for (int i = 1; i <= 2; i++) {
     CHECK_INT(product_run(&b, &p), ADCG_OK);
     CHECK_INT(launched[ADCGK_K_adcg_linear_rows_f32_f32 + 3], i);
+    check_right(&p);
   }
   fakecublaslt_reset();
   tear_down(&b, &p);
@@ -272,6 +275,7 @@ static void batch_invariant(void) {
   memset(launched, 0, sizeof launched);
   CHECK_INT(product_run(&b, &p), ADCG_OK);
   CHECK_INT(launched[ADCGK_K_adcg_linear_tile_f32_f32 + 3], 1);
+  check_right(&p);
   tear_down(&b, &p);
   options.pinned_rows = 64;
   set_up(&b, &p, &s, &options);
