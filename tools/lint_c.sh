@@ -31,7 +31,7 @@ done
 
 # C in Go packages: cgo writes the header through which C calls Go.
 generated=build/.lint # a name that Go tools pass over
-for package in capi engine/tape kernels/host; do
+for package in capi engine/tape kernels/host kernels/cuda; do
   ls "$package"/*.c >/dev/null 2>&1 || continue
   mkdir -p "$generated/$package"
   exporting=$(grep -l '^//export ' "$package"/*.go 2>/dev/null)

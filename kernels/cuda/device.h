@@ -13,7 +13,7 @@
 #ifdef __CUDACC__
 #include <cuda_runtime.h>
 #define ADCG_KERNEL(name, args, threads) extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ args a)
-#define ADCG_DEVICE static __device__ __forceinline__
+#define ADCG_DEVICE __device__ __forceinline__ /* not static: the names of static ones hold a hash of the path */
 #else
 #include "shim.h"
 #endif

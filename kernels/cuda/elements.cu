@@ -29,7 +29,7 @@ ADCG_DEVICE void elements(const adcg_elements_args &a) {
   struct NAME##_op {                                                                                      \
     enum { operands = OPERANDS };                                                                         \
     template <typename T>                                                                                 \
-    ADCG_DEVICE float   of(float a, float b) {                                                       \
+    static ADCG_DEVICE float of(float a, float b) {                                                       \
       (void)b;                                                                                            \
       return VALUE;                                                                                       \
     }                                                                                                     \

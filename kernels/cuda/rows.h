@@ -12,10 +12,10 @@ ADCG_DEVICE int64_t row_of_thread(int32_t threads, int32_t *thread) {
 }
 
 struct sum_op {
-  ADCG_DEVICE float of(float x, float y) { return x + y; }
+  static ADCG_DEVICE float of(float x, float y) { return x + y; }
 };
 struct max_op {
-  ADCG_DEVICE float of(float x, float y) { return fmaxf(x, y); } /* passes over NaN */
+  static ADCG_DEVICE float of(float x, float y) { return fmaxf(x, y); } /* passes over NaN */
 };
 
 /* `x` of all threads of a row taken together; each gets the result. */

@@ -1,4 +1,4 @@
-/* Runs one op of kernels/cuda or kernels/host at a time, for tests and benchmarks in Python (runner.py): linked with both libraries'
+/* Runs one op of kernels/cuda or kernels/host at a time, for tests and benchmarks in Python (kernel_runner.py): linked with both libraries'
  * launch functions, and with whatever libcuda it is told to load, the stand-in's or a real one. */
 #include <dlfcn.h>
 #include <stdio.h>

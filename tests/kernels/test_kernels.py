@@ -10,8 +10,8 @@ import subprocess
 import numpy as np
 import pytest
 
-import cases
-from runner import BF16, F32, I32, IMAGE, LIBRARY, ROOT, SIZES, Batch, Call, OpError, Runner, Tensor, empty, part, rounded
+import kernel_cases as cases
+from kernel_runner import BF16, F32, I32, IMAGE, LIBRARY, ROOT, SIZES, Batch, Call, OpError, Runner, Tensor, empty, part, rounded
 
 KERNELS = ROOT / "build/fakecuda/kernels.so"
 SEEDS = range(25)

@@ -14,7 +14,7 @@
 
 #include "../fakecuda.h"
 
-#define ADCG_DEVICE static inline
+#define ADCG_DEVICE inline
 #define __shared__ static thread_local
 #define __align__(n) __attribute__((aligned(n)))
 #define __device__

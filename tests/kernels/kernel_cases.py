@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runner import BF16, F32, I32, Batch, Call, Tensor, empty, part, rounded
+from kernel_runner import BF16, F32, I32, Batch, Call, Tensor, empty, part, rounded
 
 Rng = np.random.Generator
 
