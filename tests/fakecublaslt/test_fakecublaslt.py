@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -83,3 +84,17 @@ def test_table_is_complete(program: str) -> None:
     source = (HERE / "cases" / f"{program}.c").read_text()
     functions = re.findall(r"^static void (\w+)\(void\) \{", source, re.M)
     assert functions == cases_of(program)
+
+
+def test_gpu_script(tmp_path: Path) -> None:
+    """tests/gpu/lt.py, as far as it goes without a GPU: it finds nothing wrong, and the nodes of each policy."""
+    run(["make", "--silent", "build/gpu/liblt.so"], cwd=ROOT)
+    image = tmp_path / "image"
+    image.write_text(f"fakecuda-image 1\nlibrary {environment('plain')['FAKECUDA_KERNELS']}\n")
+    script = ROOT / "tests" / "gpu" / "lt.py"
+    said = run(
+        [sys.executable, script, "--without-torch", "--quick", "--image", image], env=environment("plain"), timeout=250
+    )
+    assert said.count("378 products, 0 wrong") == 3
+    assert "plain: kernel" in said.splitlines()[-2]
+    assert said.splitlines()[-1].count("kernel") == 2  # split
