@@ -21,11 +21,21 @@
 #define __host__
 #define __forceinline__ inline
 
-struct uint2 { uint32_t x, y; };
-struct uint3 { uint32_t x, y, z; };
-struct __align__(16) uint4 { uint32_t x, y, z, w; };
-struct float2 { float x, y; };
-struct __align__(16) float4 { float x, y, z, w; };
+struct uint2 {
+  uint32_t x, y;
+};
+struct uint3 {
+  uint32_t x, y, z;
+};
+struct __align__(16) uint4 {
+  uint32_t x, y, z, w;
+};
+struct float2 {
+  float x, y;
+};
+struct __align__(16) float4 {
+  float x, y, z, w;
+};
 
 static inline float __uint_as_float(uint32_t bits) {
   float x;
@@ -202,12 +212,12 @@ struct entry {
 #define blockDim (shim::running->dims)
 #define gridDim (shim::running->grid)
 
-#define ADCG_KERNEL(name, args, most)                                                                                         \
-  static void name(const args &a);                                                                                            \
-  static void name##_run(const fakecuda_launch *launch) {                                                                     \
-    shim::run(#name, most, [](const void *argument) { name(*(const args *)argument); }, launch);                              \
-  }                                                                                                                           \
-  static shim::entry name##_entry(#name, name##_run, sizeof(args), alignof(args));                                            \
+#define ADCG_KERNEL(name, args, most)                                                            \
+  static void name(const args &a);                                                               \
+  static void name##_run(const fakecuda_launch *launch) {                                        \
+    shim::run(#name, most, [](const void *argument) { name(*(const args *)argument); }, launch); \
+  }                                                                                              \
+  static shim::entry name##_entry(#name, name##_run, sizeof(args), alignof(args));               \
   static void name(const args &a)
 
 static inline void __syncthreads() { shim::wait(shim::BLOCK, 0); }
