@@ -103,7 +103,7 @@ FAKECUDA := tests/fakecuda
 build_fakecuda = $(CC) -std=c11 $(CFLAGS) $(WARN) $(1) -fPIC -shared -pthread -Wl,-soname,libcuda.so.1 \
 	-Wl,--version-script=$(FAKECUDA)/exports.map -o $@ $(wildcard $(FAKECUDA)/*.c) -ldl
 
-fakecuda: build/fakecuda/libcuda.so.1 build/fakecuda/kernels.so ## a libcuda.so.1 without a GPU, for tests: LD_LIBRARY_PATH=build/fakecuda FAKECUDA_KERNELS=build/fakecuda/kernels.so
+fakecuda: build/fakecuda/libcuda.so.1 build/fakecuda/libcublasLt.so.13 build/fakecuda/kernels.so ## a libcuda.so.1 without a GPU, for tests: LD_LIBRARY_PATH=build/fakecuda FAKECUDA_KERNELS=build/fakecuda/kernels.so
 
 build/fakecuda/libcuda.so.1: $(wildcard $(FAKECUDA)/*.c $(FAKECUDA)/*.h) $(FAKECUDA)/exports.map
 	@mkdir -p $(@D)
@@ -113,14 +113,32 @@ build/fakecuda/sanitized/libcuda.so.1: $(wildcard $(FAKECUDA)/*.c $(FAKECUDA)/*.
 	@mkdir -p $(@D)
 	$(call build_fakecuda,-fsanitize=address$(comma)undefined -fno-sanitize-recover=all)
 
+# The stand-in for cuBLASLt beside it.
+FAKECUBLASLT := tests/fakecublaslt
+build_fakecublaslt = $(CC) -std=c11 $(CFLAGS) $(WARN) $(1) -fPIC -shared -pthread -Wl,-soname,libcublasLt.so.13 -Wl,-Bsymbolic \
+	-Wl,--version-script=$(FAKECUBLASLT)/exports.map -o $@ $(wildcard $(FAKECUBLASLT)/*.c) -ldl -lm
+
+build/fakecuda/libcublasLt.so.13: $(wildcard $(FAKECUBLASLT)/*.c $(FAKECUBLASLT)/*.h) $(FAKECUBLASLT)/exports.map
+	@mkdir -p $(@D)
+	$(call build_fakecublaslt,)
+
+build/fakecuda/sanitized/libcublasLt.so.13: $(wildcard $(FAKECUBLASLT)/*.c $(FAKECUBLASLT)/*.h) $(FAKECUBLASLT)/exports.map
+	@mkdir -p $(@D)
+	$(call build_fakecublaslt,-fsanitize=address$(comma)undefined -fno-sanitize-recover=all)
+
+# What tests/gpu/lt.py drives on a machine with a GPU, which needs no compiler.
+build/gpu/liblt.so: tests/gpu/lt_device.c $(wildcard kernels/cuda/*.[ch] kernels/common/*.h) include/adcg/adcg.h
+	@mkdir -p $(@D)
+	$(CC) -std=c11 $(CFLAGS) $(WARN) -Iinclude -fPIC -shared -o $@ $< $(filter kernels/cuda/%.c,$^) -lm
+
 # The CUDA kernels for the CPU, from the sources of the image, and a library for tests that launches them (and the host's) one op at
 # a time. The CPU's own instructions, for fmaf; nothing is contracted, as on the device.
 KERNEL_SOURCES := $(wildcard kernels/cuda/*.cu kernels/cuda/*.h kernels/common/*.h include/adcg/*.h)
 
 build/fakecuda/kernels.so: $(KERNEL_SOURCES) $(FAKECUDA)/shim/shim.h $(FAKECUDA)/fakecuda.h
 	@mkdir -p $(@D)
-	$(CXX) -x c++ -std=c++17 $(CFLAGS) -march=native -ffp-contract=off -fno-strict-aliasing -Wall -Wextra -Wno-unknown-pragmas -fPIC -shared \
-		-Iinclude -I$(FAKECUDA)/shim -o $@ kernels/cuda/all.cu
+	$(CXX) -x c++ -std=c++17 $(CFLAGS) -march=native -ffp-contract=off -fno-strict-aliasing -Wall -Wextra -Wno-unknown-pragmas -fno-gnu-unique -fPIC -shared \
+		-Wl,-Bsymbolic -Iinclude -I$(FAKECUDA)/shim -o $@ kernels/cuda/all.cu
 
 build/kernels/libkernels.so: $(wildcard kernels/*/*.c kernels/*/*.h include/adcg/*.h) tests/kernels/runner.c
 	@mkdir -p $(@D)

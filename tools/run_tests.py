@@ -115,7 +115,10 @@ def suites(chosen: list[str]) -> list[tuple[str, object, list[str]]]:
             ("go test", run_go, ["-timeout", "30m", *packages]),
         ],
         "cabi": [("cabi", run_pytest, ["tests/cabi", "tests/abi"])],
-        "fakecuda": [("fakecuda", run_pytest, ["tests/fakecuda"]), ("kernels", run_pytest, ["tests/kernels"])],
+        "fakecuda": [
+            ("fakecuda", run_pytest, ["tests/fakecuda", "tests/fakecublaslt"]),
+            ("kernels", run_pytest, ["tests/kernels"]),
+        ],
         "python": [("python", run_pytest, python)],
     }
     unknown = [c for c in chosen if c not in every]

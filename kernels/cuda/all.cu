@@ -4,4 +4,5 @@
 #include "norms.cu"
 #include "rope.cu"
 #include "linear.cu"
+#include "lt.cu"
 #include "index.cu"

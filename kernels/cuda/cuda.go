@@ -22,9 +22,10 @@ static uintptr_t new_device(const uintptr_t *functions, int32_t count, uintptr_t
 	if (!device) return 0;
 	void **own = (void **)(device + 1);
 	for (int32_t i = 0; i < count; i++) own[i] = (void *)functions[i];
-	*device = (adcgk_cuda){own, (const struct adcgk_lt *)lt, multiprocessors, compute};
+	*device = (adcgk_cuda){.functions = own, .lt = (const struct adcgk_lt *)lt, .multiprocessors = multiprocessors, .compute = compute};
 	return (uintptr_t)device;
 }
+static void set_batch_invariant(uintptr_t device) { ((adcgk_cuda *)device)->batch_invariant = 1; }
 static void free_device(uintptr_t device) { free((void *)device); }
 */
 import "C"
@@ -72,6 +73,11 @@ func NewDevice(functions []uintptr, lt uintptr, multiprocessors, compute int32) 
 	return uintptr(C.new_device((*C.uintptr_t)(unsafe.Pointer(&functions[0])), C.int32_t(len(functions)), C.uintptr_t(lt),
 		C.int32_t(multiprocessors), C.int32_t(compute)))
 }
+
+// SetBatchInvariant makes results of a row depend on the row alone on this device, before anything launches with it: cuBLASLt's choices
+// depend on the count of rows, so products are our own kernel's then, or its pinned one's (LtOptions.PinnedRows). One device may have
+// two of these structs, an invariant one and another, with one handle of OpenLt's.
+func SetBatchInvariant(device uintptr) { C.set_batch_invariant(C.uintptr_t(device)) }
 
 // FreeDevice frees what NewDevice made, once nothing launches with it. 0 does nothing.
 func FreeDevice(device uintptr) { C.free_device(C.uintptr_t(device)) }

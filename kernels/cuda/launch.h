@@ -54,6 +54,7 @@ adcg_status adcgk_cuda_copy(const adcg_op_call *call, const void *user_data, con
 
 adcg_status adcgk_cuda_embedding(const adcg_op_call *call, void *user_data);
 adcg_status adcgk_cuda_linear(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_cuda_linear_workspace(const adcg_op_call *call, size_t *out_bytes, void *user_data);
 adcg_status adcgk_cuda_rms_norm(const adcg_op_call *call, void *user_data);
 adcg_status adcgk_cuda_layer_norm(const adcg_op_call *call, void *user_data);
 adcg_status adcgk_cuda_add_rms_norm(const adcg_op_call *call, void *user_data);

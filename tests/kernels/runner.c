@@ -60,7 +60,7 @@ static const struct {
 };
 
 static void *functions[1024];
-static adcgk_cuda device = {functions, NULL, 0, 0};
+static adcgk_cuda device = {.functions = functions};
 static void *stream;
 static device_address device_batch;
 static char message[512];

@@ -146,8 +146,18 @@ inline void run_block(block *b) {
   }
 }
 
+/* A thread's block, which goes with it. */
+struct own_block {
+  block *b = nullptr;
+  ~own_block() {
+    if (b) munmap(b->stacks, (size_t)MOST * STACK);
+    free(b);
+  }
+};
+
 inline void run(const char *name, uint32_t most, void (*body)(const void *), const fakecuda_launch *launch) {
-  static thread_local block *b;
+  static thread_local own_block own;
+  block *&b = own.b;
   if (!b) {
     b = (block *)calloc(1, sizeof *b);
     b->stacks = (char *)mmap(nullptr, (size_t)MOST * STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
