@@ -28,6 +28,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 BENCH_PY = $(or $(wildcard .venv-peers/bin/python),$(PY))
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+# gorgonia.org/cu v0.9.6 compiles against the headers of CUDA 12, not of 13.
+CUDA_HEADERS := build/third_party/cuda-runtime-cu12-12.9.79
 YYJSON := build/third_party/yyjson-4.0.6/yyjson
 YYJSON_SHA256 := fcd4dc15c1e39a30bf9fa85d56903029111506860fc3080ab0d81c6c6dacaa8c
 STAGE := build/stage
@@ -37,7 +39,7 @@ comma := ,
 export PYTHONPATH := $(CURDIR)/bindings/python:$(CURDIR)/examples/python
 export ADCG_LIBRARY ?= $(CURDIR)/build/libadcg.so
 
-.PHONY: all demo fakecuda test test-go test-cabi test-python test-fakecuda bench bench-plan bench-models bench-peers soak fuzz golden lint format install stage venv programs clean help
+.PHONY: all cuhost demo fakecuda headers test test-go test-cabi test-python test-fakecuda bench bench-plan bench-models bench-peers soak fuzz golden lint format install stage venv programs clean help
 .DELETE_ON_ERROR:
 
 all: $(LIBS) ## the library, in build/ (the default)
@@ -79,6 +81,14 @@ $(YYJSON)/yyjson.c: | $(VENV)/stamp
 	$(PY) -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: -d build/third_party yyjson==4.0.6
 	cd build/third_party && echo "$(YYJSON_SHA256)  yyjson-4.0.6.tar.gz" | sha256sum --check --quiet && tar xzmf yyjson-4.0.6.tar.gz
 
+# Of the driver API's headers alone: nothing of the wheel is linked or run.
+headers: $(CUDA_HEADERS)/include/cuda.h
+
+$(CUDA_HEADERS)/include/cuda.h: | $(VENV)/stamp
+	@rm -rf $(CUDA_HEADERS) && mkdir -p $(CUDA_HEADERS)
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --target $(CUDA_HEADERS)/wheel nvidia-cuda-runtime-cu12==12.9.79
+	@mv $(CUDA_HEADERS)/wheel/nvidia/cuda_runtime/include $(CUDA_HEADERS)/ && rm -rf $(CUDA_HEADERS)/wheel && touch $@
+
 # ---- Programs ---------------------------------------------------------------------------------------------------
 
 LINK = -Lbuild -ladcg -Wl,-rpath,'$$ORIGIN/..' -lm
@@ -111,6 +121,19 @@ build/fakecuda/libcuda.so.1: $(wildcard $(FAKECUDA)/*.c $(FAKECUDA)/*.h) $(FAKEC
 build/fakecuda/sanitized/libcuda.so.1: $(wildcard $(FAKECUDA)/*.c $(FAKECUDA)/*.h) $(FAKECUDA)/exports.map
 	@mkdir -p $(@D)
 	$(call build_fakecuda,-fsanitize=address$(comma)undefined -fno-sanitize-recover=all)
+
+# What cu is compiled against and linked with: the stand-in, under the name that linkers look for. CGO_CFLAGS and CGO_LDFLAGS of the
+# environment come before the folders that cu itself names.
+CUHOST_ENV = CGO_CFLAGS="-O2 -g -I$(CURDIR)/$(CUDA_HEADERS)/include" CGO_LDFLAGS="-L$(CURDIR)/build/cuhost"
+
+cuhost: build/cuhost/cuhost.test ## the gorgonia.org/cu adapter's tests, for the stand-in or a real libcuda.so.1
+
+build/cuhost/libcuda.so: build/fakecuda/libcuda.so.1
+	@mkdir -p $(@D) && ln -sf ../fakecuda/libcuda.so.1 $@
+
+build/cuhost/cuhost.test: $(SOURCES) $(wildcard cuhost/*.go) $(CUDA_HEADERS)/include/cuda.h build/cuhost/libcuda.so
+	$(CUHOST_ENV) $(GO) vet -tags cuhost ./cuhost
+	$(CUHOST_ENV) $(GO) test -tags cuhost -c -o $@ ./cuhost
 
 tests/data: ;
 programs: build/examples/serve build/bench/replay
