@@ -39,7 +39,7 @@ comma := ,
 export PYTHONPATH := $(CURDIR)/bindings/python:$(CURDIR)/examples/python
 export ADCG_LIBRARY ?= $(CURDIR)/build/libadcg.so
 
-.PHONY: all cuhost demo fakecuda headers test test-go test-cabi test-python test-fakecuda bench bench-plan bench-models bench-peers soak fuzz golden lint format install stage venv programs clean help
+.PHONY: all cuhost demo fakecuda headers test test-go test-cabi test-python test-fakecuda test-cuhost bench bench-plan bench-models bench-peers soak fuzz golden lint lint-cuhost format install stage venv programs clean help
 .DELETE_ON_ERROR:
 
 all: $(LIBS) ## the library, in build/ (the default)
@@ -132,7 +132,6 @@ build/cuhost/libcuda.so: build/fakecuda/libcuda.so.1
 	@mkdir -p $(@D) && ln -sf ../fakecuda/libcuda.so.1 $@
 
 build/cuhost/cuhost.test: $(SOURCES) $(wildcard cuhost/*.go) $(CUDA_HEADERS)/include/cuda.h build/cuhost/libcuda.so
-	$(CUHOST_ENV) $(GO) vet -tags cuhost ./cuhost
 	$(CUHOST_ENV) $(GO) test -tags cuhost -c -o $@ ./cuhost
 
 tests/data: ;
@@ -147,8 +146,8 @@ demo: $(LIBS) $(VENV)/stamp build/examples/serve ## the main job: serve Llama fr
 test: $(LIBS) $(VENV)/stamp programs stage ## everything that needs no GPU, with one summary
 	$(PY) tools/run_tests.py
 
-test-fakecuda: $(VENV)/stamp
-	$(PY) tools/run_tests.py fakecuda
+test-fakecuda test-cuhost: $(VENV)/stamp
+	$(PY) tools/run_tests.py $(@:test-%=%)
 
 test-go test-cabi test-python: $(LIBS) $(VENV)/stamp programs stage
 	$(PY) tools/run_tests.py $(@:test-%=%)
@@ -179,6 +178,10 @@ fuzz: ## each fuzz target of the planner for a while (FUZZ_TIME=5m)
 
 lint: $(VENV)/stamp $(YYJSON)/yyjson.h ## formats, vets, warnings as errors, types, import directions
 	tools/lint.sh $(VENV) $(STATICCHECK) $(YYJSON)
+
+lint-cuhost: $(CUDA_HEADERS)/include/cuda.h build/cuhost/libcuda.so
+	$(CUHOST_ENV) $(GO) vet -tags cuhost ./cuhost
+	$(CUHOST_ENV) $(GO) run $(STATICCHECK) -tags cuhost ./cuhost
 
 format: $(VENV)/stamp ## rewrites Go and C sources in their format
 	gofmt -w $$(find . -name '*.go' -not -path './build/*' -not -path './.venv*')
