@@ -48,7 +48,7 @@ def run_go(name: str, argv: list[str]) -> Result:
 
 
 def run_cuhost(name: str, packages: list[str]) -> Result:
-    """Tests of Go packages behind the tag, over the stand-in driver; the Makefile builds them, against the CUDA headers."""
+    """Tests of Go packages behind the tag, over the stand-in driver; the Makefile builds them with the CUDA headers."""
     make = ["make", "--silent"]
     if subprocess.run([*make, "headers"], cwd=ROOT, stdin=subprocess.DEVNULL).returncode != 0:
         result = Result()
