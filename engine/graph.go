@@ -10,7 +10,7 @@ import (
 	"github.com/libadcg/libadcg/piecewise"
 )
 
-// Names of piecewise that a program needs.
+// Names of piecewise and the data plane that a program needs.
 type (
 	Value  = piecewise.Value
 	DType  = piecewise.DType
@@ -29,6 +29,12 @@ const (
 	F8E4M3 = piecewise.F8E4M3
 	I32    = piecewise.I32
 	I64    = piecewise.I64
+)
+
+// Where a tensor's memory lies: Tensor.DeviceType.
+const (
+	DeviceCPU  = tape.DeviceCPU
+	DeviceCUDA = tape.DeviceCUDA
 )
 
 // Dims of shapes that depend on a count.

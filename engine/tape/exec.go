@@ -73,7 +73,11 @@ func (e *Exec) Replay(batch Batch, inputs, outputs []Tensor) (step Step, status 
 func (e *Exec) tensors(b *block, tensors []Tensor) []C.DLTensor {
 	out := array[C.DLTensor](b, len(tensors))
 	for i, t := range tensors {
-		fillTensor(b, &out[i], t.Shape, e.c.device)
+		device := e.c.device
+		if t.DeviceType != 0 {
+			device = C.DLDevice{device_type: C.DLDeviceType(t.DeviceType), device_id: C.int32_t(t.DeviceID)}
+		}
+		fillTensor(b, &out[i], t.Shape, device)
 		out[i].data = t.Data
 	}
 	return out
