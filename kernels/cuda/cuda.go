@@ -1,4 +1,4 @@
-// Package cuda holds the CUDA device's kernels: their compiled image, and the C functions that launch them. cuda.h is their
+// Package cuda holds the CUDA device's kernels: their compiled image, and the C functions that launch them. cuda_ops.h is their
 // interface; the engine's tape calls them directly and never through this package. Nothing here needs CUDA, to build or to load:
 // `make kernels` compiled the image. Addresses cross as uintptr: everything lives in C memory.
 package cuda
@@ -9,7 +9,7 @@ package cuda
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include "cuda.h"
+#include "cuda_ops.h"
 
 static uintptr_t launch_of(const adcgk_cuda_op *op) { return (uintptr_t)op->launch; }
 static uintptr_t workspace_of(const adcgk_cuda_op *op) { return (uintptr_t)op->workspace; }
@@ -53,7 +53,7 @@ func KernelNames() []string {
 	}
 }
 
-// Find gives the addresses of an op's functions (adcgk_cuda_op in cuda.h), each 0 if it has none: a view has no launch. Where
+// Find gives the addresses of an op's functions (adcgk_cuda_op in cuda_ops.h), each 0 if it has none: a view has no launch. Where
 // zeroesTail is true its kernels zero the rows behind the real ones themselves. An op that is not there has no kernels for CUDA.
 func Find(name string) (launch, workspace, prepare uintptr, zeroesTail, ok bool) {
 	bytes := append([]byte(name), 0) // C.CString would end the process when memory runs out

@@ -5,7 +5,7 @@
 #include "../common/strides.h"
 #include "../common/tensor.h"
 #include "args.h"
-#include "cuda.h"
+#include "cuda_ops.h"
 #include "kernels.h"
 
 enum { ADCGK_CHUNK = 8 }; /* elements of a row that a thread takes at a time, as in device.h */

@@ -21,7 +21,7 @@
 #ifndef ADCGK_CUDA_LT_H_
 #define ADCGK_CUDA_LT_H_
 
-#include "cuda.h"
+#include "cuda_ops.h"
 
 typedef struct adcgk_lt adcgk_lt;
 

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../kernels/cuda/cuda.h"
+#include "../../kernels/cuda/cuda_ops.h"
 #include "../../kernels/host/host.h"
 
 #define EXPORT __attribute__((visibility("default")))
