@@ -5,3 +5,4 @@
 #include "rope.cu"
 #include "linear.cu"
 #include "index.cu"
+#include "attention.cu"

@@ -16,6 +16,8 @@
 
 #define ADCG_DEVICE inline
 #define __shared__ static thread_local
+#define ADCG_SHARED(T, name) T *const name = (T *)shim::dynamic_shared
+
 #define __align__(n) __attribute__((aligned(n)))
 #define __device__
 #define __host__
@@ -65,6 +67,7 @@ struct block {
   const void *args;
 };
 inline thread_local block *running;
+alignas(16) inline thread_local char dynamic_shared[49152];
 
 [[noreturn]] inline void fail(const char *what) {
   const block *b = running;
