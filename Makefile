@@ -117,7 +117,7 @@ build/fakecuda/sanitized/libcuda.so.1: $(wildcard $(FAKECUDA)/*.c $(FAKECUDA)/*.
 # a time. The CPU's own instructions, for fmaf; nothing is contracted, as on the device.
 KERNEL_SOURCES := $(wildcard kernels/cuda/*.cu kernels/cuda/*.h kernels/common/*.h include/adcg/*.h)
 
-build/fakecuda/kernels.so: $(KERNEL_SOURCES) $(FAKECUDA)/shim/shim.h $(FAKECUDA)/fakecuda.h
+build/fakecuda/kernels.so: $(KERNEL_SOURCES) $(wildcard $(FAKECUDA)/shim/*.h) $(FAKECUDA)/fakecuda.h
 	@mkdir -p $(@D)
 	$(CXX) -x c++ -std=c++17 $(CFLAGS) -march=native -ffp-contract=off -fno-strict-aliasing -Wall -Wextra -Wno-unknown-pragmas -fPIC -shared \
 		-Iinclude -I$(FAKECUDA)/shim -o $@ kernels/cuda/all.cu
