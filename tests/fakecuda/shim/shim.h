@@ -168,6 +168,6 @@ inline bool add(const char *name, fakecuda_kernel_fn run, const entry *e) {
   }                                                                                                              \
   SHIM_STATE static shim::entry name##_entry = {sizeof(args), alignof(args)};                                    \
   SHIM_STATE static bool name##_added __attribute__((used)) = shim::add(#name, name##_run, &name##_entry);       \
-  static void name(const args &a)
+  static void name([[maybe_unused]] const args &a)
 
 #endif
