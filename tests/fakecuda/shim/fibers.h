@@ -331,7 +331,8 @@ inline void run(const char *name, uint32_t most, void (*body)(const void *), con
   b->dynamic = b->shared + SHARED - (launch->shared_bytes + 15) / 16 * 16; /* what lies behind it faults */
   b->launches++;
   const uint64_t seed = setting("FAKECUDA_THREAD_SEED", 0), poison = setting("FAKECUDA_SHARED_POISON", 256);
-  b->seed = seed ? (seed * 0x9e3779b97f4a7c15u + b->launches) | 1 : 0;
+  b->seed = seed ? (seed * 0x9e3779b97f4a7c15u + b->launches) * 0xbf58476d1ce4e5b9u | 1 : 0;
+  for (int i = 0; i < 8 && seed; i++) draw(2); /* neighbours part */
   b->poison = poison < 256 ? (int)poison : -1;
   for (uint32_t i = 0; i < b->count && i < MOST; i++) b->order[i] = i;
   if (b->count > most)
