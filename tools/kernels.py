@@ -3,8 +3,8 @@
     tools/kernels.py build NVCC_VENV FOLDER     compiles, writes both
     tools/kernels.py check NVCC_VENV FOLDER     compiles, and compares with what is there
 
-The same sources give the same bytes, wherever they lie: the compiler is pinned and told no path. kernels/cuda/image_test.go holds
-the manifest to the sources and the image without compiling.
+The same sources give the same bytes, wherever they lie: the compiler is pinned, each run compiles in another folder.
+kernels/cuda/image_test.go holds the manifest to the sources and the image without compiling.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def compile_image(venv: Path, flags: list[str]) -> tuple[bytes, str]:
+def compile_image(venv: Path) -> tuple[bytes, str]:
     """The fat binary, and the compiler's version."""
     toolkit = next(venv.glob("lib/python3*/site-packages/nvidia/cu13"))
     nvcc = str(toolkit / "bin/nvcc")
@@ -55,7 +55,8 @@ def compile_image(venv: Path, flags: list[str]) -> tuple[bytes, str]:
             copy = Path(folder) / path.relative_to(ROOT)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
-        argv = [nvcc, *flags, *(f"-gencode={t}" for t in TARGETS), "-fatbin", "-o", "kernels.fatbin", "kernels/cuda/all.cu"]
+        gencode = [f"-gencode={t}" for t in TARGETS]
+        argv = [nvcc, *FLAGS, *gencode, "-fatbin", "-o", "kernels.fatbin", "kernels/cuda/all.cu"]
         subprocess.run(argv, cwd=folder, check=True, env={**os.environ, "TMPDIR": folder})
         image = (Path(folder) / "kernels.fatbin").read_bytes()
     version = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
@@ -79,7 +80,7 @@ def manifest(image: bytes, compiler: str) -> str:
 
 def main() -> int:
     command, venv, folder = sys.argv[1], Path(sys.argv[2]).absolute(), Path(sys.argv[3])
-    image, compiler = compile_image(venv, FLAGS)
+    image, compiler = compile_image(venv)
     files = {folder / "kernels.fatbin": image, folder / "manifest.json": manifest(image, compiler).encode()}
     if command == "build":
         folder.mkdir(exist_ok=True)

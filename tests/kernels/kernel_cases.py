@@ -1,8 +1,10 @@
-"""Calls of every op that has CUDA kernels, over random shapes, types, options and layouts, with how near the host's result must be.
+"""Calls of every op that has CUDA kernels, over random shapes, types, options and layouts, with how near the host's
+result must be.
 
-A case is drawn from a seed alone. `near` bounds the difference from another implementation, in units in the last place of f32, of
-the result or of `floor` if that is larger; 0 means the same bits. Where results are bf16 there are `steps` units of its last place
-beside, one for each rounding on the way: sums that differ in f32 may round to neighbours. Any row may hold NaN."""
+A case is drawn from a seed alone. `near` bounds the difference from another implementation, in units in the last place
+of f32, of the result or of `floor` if that is larger; 0 means the same bits. Where results are bf16 there are `steps`
+units of its last place beside, one for each rounding on the way: sums that differ in f32 may round to neighbours. Any
+row may hold NaN."""
 
 from __future__ import annotations
 
@@ -10,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-
 from kernel_runner import BF16, F32, I32, Batch, Call, Tensor, empty, part, rounded
 
 Rng = np.random.Generator
@@ -69,7 +70,11 @@ def spoiled(rng: Rng, t: Tensor) -> Tensor:
 
 
 def shaped(rng: Rng, last: int) -> tuple[int, ...]:
-    return (int(rng.integers(1, 12)), last) if rng.integers(2) else (int(rng.integers(1, 6)), int(rng.integers(1, 5)), last)
+    return (
+        (int(rng.integers(1, 12)), last)
+        if rng.integers(2)
+        else (int(rng.integers(1, 6)), int(rng.integers(1, 5)), last)
+    )
 
 
 def output(rng: Rng, t: Tensor) -> Tensor:
@@ -223,7 +228,9 @@ def paged_metadata(rng: Rng) -> Case:
     cu = np.full(seqs + 1, 99, np.int32)
     cu[: real + 1] = np.concatenate([[0], np.cumsum(rng.integers(0, most + 1, real))])
     pages = rng.integers(0, 500, int(cu[real]) + 3).astype(np.int32)
-    call = Call("paged_metadata", [Tensor(I32, cu), Tensor(I32, pages)], [empty(I32, (seqs, most))], {"max_pages": most}, batch)
+    call = Call(
+        "paged_metadata", [Tensor(I32, cu), Tensor(I32, pages)], [empty(I32, (seqs, most))], {"max_pages": most}, batch
+    )
     return Case(call, 0)
 
 
@@ -291,3 +298,41 @@ CASES: dict[str, Callable[[Rng], Case]] = {
 
 # Ops whose outputs the host leaves alone behind the real rows (the engine zeroes them there): zeros are expected.
 ZEROING = {"attention_metadata", "paged_metadata", "gather_tokens"}
+
+
+def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    """Equal to the bit, but for the bits of a NaN."""
+    if a.dtype == np.int32:
+        return np.array_equal(a, b)
+    nan = np.isnan(a)
+    return np.array_equal(nan, np.isnan(b)) and np.array_equal(a[~nan].view(np.uint32), b[~nan].view(np.uint32))
+
+
+def real_rows(case: Case, output: int) -> int:
+    batch, rows = case.call.batch, case.call.outputs[output].values.shape[0]
+    if case.call.op not in ZEROING:
+        return rows
+    tokens = batch.prefill_tokens + batch.decode_seqs
+    return tokens if case.call.op == "attention_metadata" else batch.prefill_seqs + batch.decode_seqs
+
+
+# Inputs that are not rows.
+WEIGHTS = {
+    "rms_norm": {1},
+    "layer_norm": {1, 2},
+    "add_rms_norm": {2},
+    "qk_norm": {2, 3},
+    "linear": {1, 2},
+    "embedding": {1},
+}
+ROW_WISE = [op for op in CASES if op not in {*ZEROING, "slice", "concat"}]
+
+
+def with_rows(call: Call, rows: np.ndarray, shift: int) -> Call:
+    """The same call on other rows, compact, its memory off its alignment by `shift` elements."""
+    weights = WEIGHTS.get(call.op, set())
+    inputs = [t if i in weights else Tensor(t.dtype, t.values[rows], shift=shift) for i, t in enumerate(call.inputs)]
+    outputs = [
+        Tensor(t.dtype, empty(t.dtype, (len(rows), *t.values.shape[1:])).values, shift=shift) for t in call.outputs
+    ]
+    return Call(call.op, inputs, outputs, call.attrs, call.batch)

@@ -1,5 +1,5 @@
-"""One op at a time, on a CUDA device (a real one or the stand-in) or on the host: what test_kernels.py and tests/gpu/kernels.py
-share. Needs numpy alone."""
+"""One op at a time, on a CUDA device (a real one or the stand-in) or on the host: what test_kernels.py and
+tests/gpu/kernels.py share. Needs numpy alone."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def rounded(x: np.ndarray, dtype: int) -> np.ndarray:
 
 @dataclass
 class Tensor:
-    """What a test sees of a tensor: float32 or int32 values, or the codes of fp8. With `whole` it is the part of a larger tensor that begins at `start`;
-    `shift` moves the memory by so many elements, off its alignment."""
+    """What a test sees of a tensor: float32 or int32 values, or the codes of fp8. With `whole` it is the part of a larger
+    tensor that begins at `start`; `shift` moves the memory by so many elements, off its alignment."""
 
     dtype: int
     values: np.ndarray
@@ -90,12 +90,7 @@ class Tensor:
     def encode(self) -> np.ndarray:
         """The memory: NaN (or an odd number) around the values."""
         shape = self.outer
-        if self.dtype == I32:
-            memory = np.full(shape, -77, np.int32)
-        elif self.dtype == F8:
-            memory = np.full(shape, 0x7F, np.uint8)
-        else:
-            memory = np.full(shape, np.nan, np.float32)
+        memory = empty(self.dtype, shape).values
         memory[self.window()] = self.values
         flat = to_bf16(memory).ravel() if self.dtype == BF16 else memory.ravel()
         return np.concatenate([np.full(self.shift, 0x7F, flat.dtype), flat])
@@ -119,6 +114,8 @@ def part(t: Tensor, axis: int, before: int, after: int) -> Tensor:
 
 def empty(dtype: int, shape: tuple[int, ...]) -> Tensor:
     """An output: garbage."""
+    if dtype == F8:
+        return Tensor(dtype, np.full(shape, 0x7F, np.uint8))
     return Tensor(dtype, np.full(shape, -77 if dtype == I32 else np.nan, np.int32 if dtype == I32 else np.float32))
 
 
@@ -147,7 +144,10 @@ class _Attr(ctypes.Structure):
 
 
 class _Batch(ctypes.Structure):
-    _fields_ = (("struct_size", ctypes.c_size_t), *((n, ctypes.c_int64) for n in ("ps", "pt", "es", "et", "ds", "query")))
+    _fields_ = (
+        ("struct_size", ctypes.c_size_t),
+        *((n, ctypes.c_int64) for n in ("ps", "pt", "es", "et", "ds", "query")),
+    )
 
 
 @dataclass
@@ -200,7 +200,12 @@ class Runner:
         return str(self.lib.runner_device().decode())
 
     def _describe(self, t: Tensor, address: int) -> _Tensor:
-        d = _Tensor(address=address + t.shift * SIZES[t.dtype], dtype=t.dtype, ndim=t.values.ndim, strided=int(t.whole is not None))
+        d = _Tensor(
+            address=address + t.shift * SIZES[t.dtype],
+            dtype=t.dtype,
+            ndim=t.values.ndim,
+            strided=int(t.whole is not None),
+        )
         strides = t.strides()
         for i, n in enumerate(t.values.shape):
             d.shape[i], d.strides[i] = n, strides[i]
@@ -289,7 +294,9 @@ class Runner:
         address = self.lib.runner_alloc(1, memory.nbytes)
         self.lib.runner_up(1, address, memory.ctypes.data, memory.nbytes)
         described = self._describe(t, address)
-        status = self.lib.runner_zero_tail(ctypes.byref(described), (ctypes.c_int64 * 3)(*dim), ctypes.byref(batch.encode()))
+        status = self.lib.runner_zero_tail(
+            ctypes.byref(described), (ctypes.c_int64 * 3)(*dim), ctypes.byref(batch.encode())
+        )
         assert status == 0, self.message()
         self.lib.runner_down(1, memory.ctypes.data, address, memory.nbytes)
         self.lib.runner_free(1, address)

@@ -1,5 +1,5 @@
-"""The CUDA kernels and their launchers over the stand-in driver: against the host's ops, against formulations of their own, and what
-is promised of them whatever the numbers are."""
+"""The CUDA kernels and their launchers over the stand-in driver: against the host's ops, against formulations of their
+own, and what is promised of them whatever the numbers are."""
 
 from __future__ import annotations
 
@@ -7,37 +7,29 @@ import ctypes
 import os
 import subprocess
 
+import kernel_cases as cases
 import numpy as np
 import pytest
-
-import kernel_cases as cases
-from kernel_runner import BF16, F32, I32, IMAGE, LIBRARY, ROOT, SIZES, Batch, Call, OpError, Runner, Tensor, empty, part, rounded
+from kernel_runner import (
+    BF16,
+    F32,
+    I32,
+    IMAGE,
+    LIBRARY,
+    ROOT,
+    SIZES,
+    Batch,
+    Call,
+    OpError,
+    Runner,
+    Tensor,
+    empty,
+    part,
+    rounded,
+)
 
 KERNELS = ROOT / "build/fakecuda/kernels.so"
 SEEDS = range(25)
-
-
-@pytest.fixture(scope="session")
-def runner() -> Runner:
-    subprocess.run(["make", "--silent", "fakecuda", str(LIBRARY.relative_to(ROOT))], cwd=ROOT, check=True)
-    os.environ["FAKECUDA_KERNELS"] = str(KERNELS)
-    return Runner(str(ROOT / "build/fakecuda/libcuda.so.1"), IMAGE.read_bytes())
-
-
-def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
-    """Equal to the bit, but for the bits of a NaN."""
-    if a.dtype == np.int32:
-        return np.array_equal(a, b)
-    nan = np.isnan(a)
-    return np.array_equal(nan, np.isnan(b)) and np.array_equal(a[~nan].view(np.uint32), b[~nan].view(np.uint32))
-
-
-def real_rows(case: cases.Case, output: int) -> int:
-    batch, rows = case.call.batch, case.call.outputs[output].values.shape[0]
-    if case.call.op not in cases.ZEROING:
-        return rows
-    tokens = batch.prefill_tokens + batch.decode_seqs
-    return tokens if case.call.op == "attention_metadata" else batch.prefill_seqs + batch.decode_seqs
 
 
 @pytest.mark.parametrize("op", cases.CASES)
@@ -46,28 +38,18 @@ def test_against_host(runner: Runner, op: str) -> None:
         case = cases.CASES[op](np.random.default_rng([seed, *op.encode()]))
         got, want = runner.run(case.call), runner.run(case.call, on_cuda=False)
         for i, (g, w) in enumerate(zip(got, want, strict=True)):
-            real = real_rows(case, i)
+            real = cases.real_rows(case, i)
             assert not g[real:].any(), f"seed {seed}: {case.call}: rows behind the real ones"
             error = cases.excess(case, case.call.outputs[i].dtype, g[:real], w[:real])
-            assert error <= 0, f"seed {seed}: output {i}: off by {error} more than allowed: {case.call.attrs}, {g.shape}"
+            assert error <= 0, (
+                f"seed {seed}: output {i}: off by {error} more than allowed: {case.call.attrs}, {g.shape}"
+            )
 
 
-# ---- Batch invariance ---------------------------------------------------------------------------------------------
-
-# Inputs that are not rows.
-WEIGHTS = {"rms_norm": {1}, "layer_norm": {1, 2}, "add_rms_norm": {2}, "qk_norm": {2, 3}, "linear": {1, 2}, "embedding": {1}}
-ROW_WISE = [op for op in cases.CASES if op not in {*cases.ZEROING, "slice", "concat"}]
+# ---- Batch invariance -------------------------------------------------------------------------------------------
 
 
-def with_rows(call: Call, rows: np.ndarray, shift: int) -> Call:
-    """The same call on other rows, compact, its memory off its alignment by `shift` elements."""
-    weights = WEIGHTS.get(call.op, set())
-    inputs = [t if i in weights else Tensor(t.dtype, t.values[rows], shift=shift) for i, t in enumerate(call.inputs)]
-    outputs = [Tensor(t.dtype, empty(t.dtype, (len(rows), *t.values.shape[1:])).values, shift=shift) for t in call.outputs]
-    return Call(call.op, inputs, outputs, call.attrs, call.batch)
-
-
-@pytest.mark.parametrize("op", ROW_WISE)
+@pytest.mark.parametrize("op", cases.ROW_WISE)
 def test_rows_keep_their_bits(runner: Runner, op: str) -> None:
     """At any place, beside any others, in any layout, through whole chunks or element by element."""
     for seed in range(8):
@@ -78,29 +60,33 @@ def test_rows_keep_their_bits(runner: Runner, op: str) -> None:
         for size in (1, count, 2 * count + 3):
             rows = rng.integers(0, count, size)
             for shift in (0, 1):
-                for w, g in zip(whole, runner.run(with_rows(call, rows, shift)), strict=True):
-                    assert same_bits(g, w[rows]), f"seed {seed}: {call.op} {call.attrs} {w.shape}: {size} rows, shift {shift}"
+                for w, g in zip(whole, runner.run(cases.with_rows(call, rows, shift)), strict=True):
+                    assert cases.same_bits(g, w[rows]), (
+                        f"seed {seed}: {call.op} {call.attrs} {w.shape}: {size} rows, shift {shift}"
+                    )
 
 
 @pytest.mark.parametrize("x_type", [F32, BF16])
 @pytest.mark.parametrize("w_type", [F32, BF16])
 def test_linear_is_one_product(runner: Runner, x_type: int, w_type: int) -> None:
-    """Both kernels, and every number of rows, give a row the same bits; and they are those of the sum in its documented order."""
+    """Both kernels, and every number of rows, give a row the same bits, which are near those of a sum in f64."""
     rng = np.random.default_rng(5)
     for k in (40, 128, 300, 2304):
         x, w = cases.random(rng, x_type, 150, k), cases.random(rng, w_type, 72, k)
         whole = runner.run(Call("linear", [x, w], [empty(x_type, (150, 72))]))[0]
         want = x.values.astype(np.float64) @ w.values.astype(np.float64).T
-        bound = 2.0**-23 * 12 * (np.abs(x.values) @ np.abs(w.values).T) + (2.0**-8 * np.abs(want) if x_type == BF16 else 0)
+        bound = 2.0**-23 * 12 * (np.abs(x.values) @ np.abs(w.values).T) + (
+            2.0**-8 * np.abs(want) if x_type == BF16 else 0
+        )
         assert (np.abs(whole - want) <= bound).all()
         for m in (1, 2, 4, 5, 8, 9, 16, 48, 49, 64, 65):
             first = int(rng.integers(150 - m + 1))
             some = Tensor(x_type, x.values[first : first + m])
             got = runner.run(Call("linear", [some, w], [empty(x_type, (m, 72))]))[0]
-            assert same_bits(got, whole[first : first + m]), f"K {k}, {m} rows from {first}"
+            assert cases.same_bits(got, whole[first : first + m]), f"K {k}, {m} rows from {first}"
 
 
-# ---- Indices out of range, empty batches --------------------------------------------------------------------------------
+# ---- Indices out of range, empty batches ------------------------------------------------------------------------
 
 
 def test_indices_out_of_range(runner: Runner) -> None:
@@ -109,25 +95,29 @@ def test_indices_out_of_range(runner: Runner) -> None:
     table = cases.random(rng, F32, 5, 24)
     ids = np.array([0, -1, 5, 4, 2**31 - 1, -(2**31)], np.int32)
     got = runner.run(Call("embedding", [table_ids(ids), table], [empty(F32, (6, 24))]))[0]
-    assert same_bits(got, np.stack([table.values[i] if 0 <= i < 5 else np.zeros(24, np.float32) for i in ids]))
+    assert cases.same_bits(got, np.stack([table.values[i] if 0 <= i < 5 else np.zeros(24, np.float32) for i in ids]))
 
     hidden, batch = cases.random(rng, BF16, 9, 24), Batch(2, 5, 2)  # 7 tokens, 4 sequences
     indices = np.array([6, 7, -3, 0, 1, 1], np.int32)
     got = runner.run(Call("gather_tokens", [hidden, table_ids(indices)], [empty(BF16, (6, 24))], batch=batch))[0]
     want = np.zeros((6, 24), np.float32)
     want[0], want[3] = hidden.values[6], hidden.values[0]
-    assert same_bits(got, want)
+    assert cases.same_bits(got, want)
 
     cu, pages = np.array([0, 3, 2**31 - 1, -5, 9], np.int32), np.arange(10, 16, dtype=np.int32)
-    call = Call("paged_metadata", [table_ids(cu), table_ids(pages)], [empty(I32, (4, 5))], {"max_pages": 5}, Batch(4, 4, 0))
+    call = Call(
+        "paged_metadata", [table_ids(cu), table_ids(pages)], [empty(I32, (4, 5))], {"max_pages": 5}, Batch(4, 4, 0)
+    )
     got = runner.run(call)[0]
     want = np.zeros((4, 5), np.int32)
-    want[0, :3], want[1, :3], want[3] = pages[:3], pages[3:], [0, 0, 0, 0, 0]
-    want[3] = [0, 0, 0, 0, 0]  # pages -5 .. -1 lie outside
+    want[0, :3], want[1, :3] = pages[:3], pages[3:]
+    want[3] = 0  # entries -5 .. -1 lie outside
     assert np.array_equal(got, want)
 
     cu = np.array([0, 2**31 - 1, -7, 3, 12], np.int32)  # no sequences that could be
-    got = runner.run(Call("attention_metadata", [table_ids(cu), table_ids(cu[:4])], [empty(I32, (20,))] * 2, batch=Batch(4, 12, 0)))
+    got = runner.run(
+        Call("attention_metadata", [table_ids(cu), table_ids(cu[:4])], [empty(I32, (20,))] * 2, batch=Batch(4, 12, 0))
+    )
     assert ((got[0] >= 0) & (got[0] < 4)).all()
     assert not got[0][12:].any()
     assert not got[1][12:].any()
@@ -150,7 +140,7 @@ def test_empty_batch(runner: Runner, op: str) -> None:
             assert not out.any()
 
 
-# ---- Ops by themselves ------------------------------------------------------------------------------------------------
+# ---- Ops by themselves ------------------------------------------------------------------------------------------
 
 
 def test_rope_refuses_more_than_its_argument_holds(runner: Runner) -> None:
@@ -158,7 +148,9 @@ def test_rope_refuses_more_than_its_argument_holds(runner: Runner) -> None:
     with pytest.raises(OpError, match="rotary_dim: 1028, at most 1024 on CUDA"):
         runner.run(Call("rope", [x, positions], [empty(F32, (1, 1, 1028))]))
     x = Tensor(F32, np.ones((1, 3, 1024), np.float32))
-    assert same_bits(runner.run(Call("rope", [x, positions], [empty(F32, (1, 3, 1024))]))[0], x.values)  # position 0 turns nothing
+    assert cases.same_bits(
+        runner.run(Call("rope", [x, positions], [empty(F32, (1, 3, 1024))]))[0], x.values
+    )  # position 0 turns nothing
 
 
 def test_argmax_of_long_and_odd_rows(runner: Runner) -> None:
@@ -196,10 +188,12 @@ def test_zero_tail(runner: Runner, dtype: int) -> None:
                 want = layout.decode(layout.encode()).copy()
                 want[layout.window()][min(real, 11) :] = 0
                 got = runner.zero_tail(layout, dim, batch)
-                assert np.array_equal(got.view(np.int32), want.view(np.int32)), f"{dim} {shape} {layout.whole} {layout.shift}"
+                assert np.array_equal(got.view(np.int32), want.view(np.int32)), (
+                    f"{dim} {shape} {layout.whole} {layout.shift}"
+                )
 
 
-# ---- The table ---------------------------------------------------------------------------------------------------------
+# ---- The table --------------------------------------------------------------------------------------------------
 
 
 def test_table_has_every_kernel(runner: Runner) -> None:
@@ -232,5 +226,5 @@ def test_table_has_every_kernel(runner: Runner) -> None:
 def test_bf16_of_the_tests_is_to_the_nearest() -> None:
     """What the cases' inputs and tolerances rest on."""
     x = np.array([1.0, 1.00390625, 1.01171875, -0.0, np.inf, 3.4e38], np.float32)  # ties go to even
-    assert same_bits(rounded(x, BF16), np.array([1.0, 1.0, 1.015625, -0.0, np.inf, np.inf], np.float32))
+    assert cases.same_bits(rounded(x, BF16), np.array([1.0, 1.0, 1.015625, -0.0, np.inf, np.inf], np.float32))
     assert SIZES[BF16] == 2
