@@ -6,3 +6,4 @@
 #include "linear.cu"
 #include "index.cu"
 #include "attention.cu"
+#include "attention_cores.cu"

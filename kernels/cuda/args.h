@@ -115,7 +115,8 @@ typedef struct adcg_paged_metadata_args {
 enum { ADCG_CACHE_F32, ADCG_CACHE_BF16, ADCG_CACHE_FP8 };
 enum {
   ADCG_CHUNK_KEYS = 256,     /* keys whose part of attention is worked out by itself (attention.h) */
-  ADCG_PLAIN_ROWS = 16,      /* rows of a tile of the plain kernel at most, */
+  ADCG_PLAIN_THREADS = 128,  /* of a block of the plain kernel, */
+  ADCG_PLAIN_ROWS = 16,      /* rows of its tile at most, */
   ADCG_PLAIN_FLOATS = 12288, /* and floats of shared memory that it has */
   ADCG_TILE_ROWS = 128,      /* rows of a tile on tensor cores, */
   ADCG_SPLIT_ROWS = 16       /* and where the keys are split */

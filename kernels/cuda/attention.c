@@ -17,6 +17,11 @@ static int64_t plain_rows(const adcg_attention_args *a) {
   return adcgk_min(ADCG_PLAIN_ROWS, (ADCG_PLAIN_FLOATS - 1536) / (a->d + 2 * a->dv));
 }
 
+/* Whether tensor cores take it. */
+static bool has_cores(const adcg_attention_args *a) {
+  return a->bf16 && a->cache != ADCG_CACHE_F32 && a->d == a->dv && (a->d == 64 || a->d == 128);
+}
+
 /* Cuts the heads of a group and the tokens of a sequence into tiles of so many rows. */
 static void cut(adcg_attention_args *a, int64_t rows) {
   a->tile_heads = adcgk_min(a->heads / a->kv_heads, rows);
@@ -40,7 +45,8 @@ static int64_t shapes_of(const adcg_op_call *call, bool paged, adcg_attention_ar
                              .entries = paged ? call->inputs[PAGES].shape[0] : 0,
                              .bf16 = adcgk_is_bf16(q),
                              .cache = adcgk_is_fp8(cache) ? ADCG_CACHE_FP8 : adcgk_is_bf16(cache) ? ADCG_CACHE_BF16 : ADCG_CACHE_F32};
-  const int64_t rows = plain_rows(a);
+  a->base2 = has_cores(a);
+  const int64_t rows = a->base2 ? ADCG_SPLIT_ROWS : plain_rows(a);
   if (rows < 1 || a->seqs < 1) return 0;
   cut(a, rows);
   /* Where sequences are as short as the batch is uniform; beside long ones only those of one token. */
@@ -108,16 +114,25 @@ static adcg_status attention(const adcg_op_call *call, void *user_data, bool pag
                                      a.heads * adcgk_ceil_div(a.dv, ADCGK_CHUNK));
   adcg_status status = adcgk_cuda_launch(call, user_data, ADCGK_K_adcg_attention_write, adcgk_cuda_blocks(chunks), 256, 0, &a);
   if (a.seqs == 0) return status;
-  const uint32_t shared = (uint32_t)(plain_rows(&a) * (a.d + 2 * a.dv) * 4);
-  const int64_t parts = a.kv_heads * a.head_tiles;
+  const int32_t of_cores = (a.d == 128 ? 2 : 0) + (a.cache == ADCG_CACHE_FP8);
+  const uint32_t shared = a.base2 ? 0 : (uint32_t)(plain_rows(&a) * (a.d + 2 * a.dv) * 4);
   a.split = 1;
-  if (status == ADCG_OK)
-    status = adcgk_cuda_launch(call, user_data, ADCGK_K_adcg_attention_plain, a.seqs * a.splits * parts, 128, shared, &a);
-  const int64_t warps = a.seqs * a.split_tokens * a.heads;
-  const int32_t combine = ADCGK_K_adcg_attention_combine_f32 + a.bf16;
-  if (status == ADCG_OK) status = adcgk_cuda_launch(call, user_data, combine, adcgk_ceil_div(warps, 4), 128, 0, &a);
+  if (status == ADCG_OK) {
+    const int32_t kernel = a.base2 ? ADCGK_K_adcg_attention_split_64_bf16 + of_cores : ADCGK_K_adcg_attention_plain;
+    const int64_t blocks = a.seqs * a.splits * a.kv_heads * a.head_tiles;
+    status = adcgk_cuda_launch(call, user_data, kernel, blocks, a.base2 ? 2 * ADCG_SPLIT_ROWS : ADCG_PLAIN_THREADS, shared, &a);
+  }
+  if (status == ADCG_OK) {
+    const int64_t warps = a.seqs * a.split_tokens * a.heads;
+    status = adcgk_cuda_launch(call, user_data, ADCGK_K_adcg_attention_combine_f32 + a.bf16, adcgk_ceil_div(warps, 4), 128, 0, &a);
+  }
   a.split = 0;
-  if (status == ADCG_OK) status = adcgk_cuda_launch(call, user_data, ADCGK_K_adcg_attention_plain, a.tiles * parts, 128, shared, &a);
+  if (a.base2) cut(&a, ADCG_TILE_ROWS);
+  if (status == ADCG_OK) {
+    const int32_t kernel = a.base2 ? ADCGK_K_adcg_attention_tile_64_bf16 + of_cores : ADCGK_K_adcg_attention_plain;
+    const int64_t blocks = a.tiles * a.kv_heads * a.head_tiles;
+    status = adcgk_cuda_launch(call, user_data, kernel, blocks, a.base2 ? 2 * ADCG_TILE_ROWS : ADCG_PLAIN_THREADS, shared, &a);
+  }
   return status;
 }
 

@@ -39,7 +39,7 @@ ADCG_KERNEL(adcg_attention_write, adcg_attention_args, 256) {
 
 /* ---- Attention without tensor cores --------------------------------------------------------------------------------- */
 
-enum { PLAIN_THREADS = 128, PLAIN_WARPS = PLAIN_THREADS / 32 };
+enum { PLAIN_WARPS = ADCG_PLAIN_THREADS / 32 };
 
 /* The tile in shared memory. Each thread has columns of the sums for itself. */
 typedef struct plain {
@@ -106,7 +106,7 @@ ADCG_DEVICE void plain_softmax(const plain &p) {
 
 /* Sums of weighted values, key after key; a thread has columns. A value under a weight of zero, NaN or not, is passed over. */
 ADCG_DEVICE void plain_values(const adcg_attention_args &a, const query_tile &t, const plain &p, int keys) {
-  for (int64_t at = threadIdx.x; at < a.dv; at += PLAIN_THREADS) {
+  for (int64_t at = threadIdx.x; at < a.dv; at += ADCG_PLAIN_THREADS) {
     float sum[ADCG_PLAIN_ROWS] = {};
 #pragma unroll
     for (int m = 0; m < ADCG_PLAIN_ROWS; m++) {
@@ -135,7 +135,7 @@ ADCG_DEVICE void plain_chunk(const adcg_attention_args &a, const query_tile &t, 
   if (begin < t.first) begin = t.first / KEYS * KEYS;
   if (end > t.end) end = t.end;
   if (threadIdx.x < (uint32_t)p.rows) p.chunk[threadIdx.x] = no_keys();
-  for (int64_t i = threadIdx.x; i < p.rows * a.dv; i += PLAIN_THREADS) p.sums[i] = 0.0f;
+  for (int64_t i = threadIdx.x; i < p.rows * a.dv; i += ADCG_PLAIN_THREADS) p.sums[i] = 0.0f;
   for (int64_t block = begin; block < end; block += KEYS) {
     const int keys = end - block < KEYS ? (int)(end - block) : (int)KEYS;
     if (threadIdx.x < KEYS) p.keys[threadIdx.x] = (int)threadIdx.x < keys ? cache_row(a, t.seq, block + threadIdx.x) : -1;
@@ -152,7 +152,7 @@ ADCG_DEVICE void plain_chunk(const adcg_attention_args &a, const query_tile &t, 
 ADCG_DEVICE void plain_store(const adcg_attention_args &a, const query_tile &t, const plain &p) {
   for (int m = 0; m < p.rows; m++) {
     const int64_t token = t.token + m / t.heads, head = t.head + m % t.heads;
-    for (int64_t at = threadIdx.x; at < a.dv; at += PLAIN_THREADS) {
+    for (int64_t at = threadIdx.x; at < a.dv; at += ADCG_PLAIN_THREADS) {
       const float x = p.all[m * a.dv + at] / p.total[m].total;
       if (a.bf16)
         put(output_row<bf16>(a, t.seq, token, head) + at, x);
@@ -162,7 +162,7 @@ ADCG_DEVICE void plain_store(const adcg_attention_args &a, const query_tile &t, 
   }
 }
 
-ADCG_KERNEL(adcg_attention_plain, adcg_attention_args, PLAIN_THREADS) {
+ADCG_KERNEL(adcg_attention_plain, adcg_attention_args, ADCG_PLAIN_THREADS) {
   ADCG_SHARED(float, room);
   __shared__ float weights[ADCG_PLAIN_ROWS][KEYS];
   __shared__ float rescale[ADCG_PLAIN_ROWS];
@@ -173,13 +173,13 @@ ADCG_KERNEL(adcg_attention_plain, adcg_attention_args, PLAIN_THREADS) {
   plain p = {room, nullptr, nullptr, weights, rescale, chunk_states, totals, keys, (int)(t.tokens * t.heads)};
   p.sums = p.q + p.rows * a.d;
   p.all = p.sums + p.rows * a.dv;
-  for (int64_t i = threadIdx.x; i < p.rows * a.d; i += PLAIN_THREADS) {
+  for (int64_t i = threadIdx.x; i < p.rows * a.d; i += ADCG_PLAIN_THREADS) {
     int64_t at;
     const int64_t m = divide(i, a.d, &at), token = t.seq.begin + t.token + m / t.heads, head = t.head + m % t.heads;
     p.q[i] = number(a.q, a.bf16, token * a.q_token + head * a.q_head + at);
   }
   if (!a.split) {
-    for (int64_t i = threadIdx.x; i < p.rows * a.dv; i += PLAIN_THREADS) p.all[i] = 0.0f;
+    for (int64_t i = threadIdx.x; i < p.rows * a.dv; i += ADCG_PLAIN_THREADS) p.all[i] = 0.0f;
     if (threadIdx.x < (uint32_t)p.rows) totals[threadIdx.x] = sink_state(a, t.head + threadIdx.x % t.heads);
   }
   for (int64_t number = t.chunk; number < t.chunks; number += t.step) {
@@ -188,7 +188,7 @@ ADCG_KERNEL(adcg_attention_plain, adcg_attention_args, PLAIN_THREADS) {
       const int64_t result = a.split ? result_of(a, t.seq, number, m / t.heads, t.head + m % t.heads) : 0;
       softmax_state total = totals[m];
       const fold f = a.split ? fold{} : fold_state(a.base2, &total, chunk_states[m]);
-      for (int64_t at = threadIdx.x; at < a.dv; at += PLAIN_THREADS) {
+      for (int64_t at = threadIdx.x; at < a.dv; at += ADCG_PLAIN_THREADS) {
         if (a.split)
           a.sums[result * a.dv + at] = p.sums[m * a.dv + at];
         else

@@ -77,6 +77,12 @@ enum {
 enum state : uint8_t { NEW, READY, RUNNING, WARP, BLOCK, ENDED };
 enum operation : uint8_t { SYNC, SHUFFLE, VOTE, MATRIX };
 
+struct copy {
+  void *to;
+  const void *from; /* NULL: zeros */
+  uint32_t bytes;
+};
+
 struct thread {
   state at;
   operation op;   /* of a wait of the warp */
@@ -87,6 +93,7 @@ struct thread {
   void *sp;       /* when it does not run */
   uint3 index;
   uint64_t shown[2][WORDS];
+  std::vector<copy> copies; /* that are under way */
 };
 
 struct block {
@@ -219,6 +226,7 @@ inline void run_block() {
     t->at = NEW;
     t->parity = 0;
     t->value = 0;
+    t->copies.clear();
     t->index = {i % b->dims.x, i / b->dims.x % b->dims.y, i / b->dims.x / b->dims.y};
   }
   if (b->poison >= 0) {

@@ -99,6 +99,68 @@ static inline uint32_t __ballot_sync(uint32_t mask, int x) {
 static inline int __any_sync(uint32_t mask, int x) { return __ballot_sync(mask, x) != 0; }
 static inline int __all_sync(uint32_t mask, int x) { return __ballot_sync(mask, x == 0) == 0; }
 
+/* ---- Tensor cores and asynchronous copies (kernels/cuda/cores.h) ------------------------------------------------------ */
+
+namespace shim {
+
+/* Products are exact and added in double: no order of theirs is the device's. */
+inline void multiply(float *c, const uint32_t *a, uint32_t b0, uint32_t b1) {
+  const uint32_t mine[6] = {a[0], a[1], a[2], a[3], b0, b1}, here = lane();
+  meet_warp(MATRIX, 0xffffffffu, mine, sizeof mine);
+  for (uint32_t i = 0; i < 4; i++) { /* c[i]: row half i / 2, column here % 4 * 2 + i % 2 */
+    double sum = c[i];
+    for (uint32_t quad = 0; quad < 4; quad++) {
+      const uint32_t *left = (const uint32_t *)shown((here & ~3u) | quad), *right = (const uint32_t *)shown((here % 4 * 2 + i % 2) * 4 | quad);
+      for (uint32_t j = 0; j < 2; j++) { /* of k: quad * 2 and the next, then those + 8 */
+        const uint32_t x = left[i / 2 + 2 * j], y = right[4 + j];
+        sum += (double)__uint_as_float(x << 16) * __uint_as_float(y << 16);
+        sum += (double)__uint_as_float(x & 0xffff0000u) * __uint_as_float(y & 0xffff0000u);
+      }
+    }
+    c[i] = (float)sum;
+  }
+}
+
+inline void load_matrices(uint32_t *to, const void *row, bool turned) {
+  const uint32_t here = lane();
+  if ((uintptr_t)row % 16) {
+    fail("thread %u loads a row of a matrix from an address that is no multiple of 16", running->current);
+    fail_thread();
+  }
+  meet_warp(MATRIX, 0xffffffffu, &row, sizeof row);
+  for (uint32_t i = 0; i < 4; i++) {
+    uint16_t pair[2];
+    for (uint32_t j = 0; j < 2; j++) {
+      const uint32_t line = turned ? here % 4 * 2 + j : here / 4, column = turned ? here / 4 : here % 4 * 2 + j;
+      const uint16_t *from;
+      memcpy(&from, shown(i * 8 + line), sizeof from);
+      pair[j] = from[column];
+    }
+    memcpy(to + i, pair, sizeof pair);
+  }
+}
+
+/* Copies happen no sooner than they are waited for: what is read before that is old. */
+inline void copy_later(void *to, const void *from, uint32_t bytes) {
+  if (((uintptr_t)to | (uintptr_t)from) % bytes) {
+    fail("thread %u copies %u bytes from or to an address that is no multiple of them", running->current, bytes);
+    fail_thread();
+  }
+  running->threads[running->current].copies.push_back({to, from, bytes});
+}
+inline void wait_for_copies() {
+  std::vector<copy> &copies = running->threads[running->current].copies;
+  for (const copy &c : copies) {
+    if (c.from)
+      memcpy(c.to, c.from, c.bytes);
+    else
+      memset(c.to, 0, c.bytes);
+  }
+  copies.clear();
+}
+
+} // namespace shim
+
 /* ---- Atomics: threads do not run at the same time ------------------------------------------------------------------ */
 
 template <typename T>
