@@ -158,6 +158,8 @@ def test_argmax_of_long_and_odd_rows(runner: Runner) -> None:
         (9000, {3: np.inf, 8999: np.inf}, 3),
         (9000, {8999: np.nan, 3: np.inf}, 8999),
         (9000, {17: np.nan, 8999: np.nan}, 17),
+        (9000, {8190: np.nan, 8195: np.nan}, 8190),  # the last thread's and the first one's
+        (9000, {8190: 1.0, 8195: 1.0}, 8190),
         (40, {}, 0),  # all -inf
         (128, {127: -1.0}, 127),
         (130, {129: 0.0, 7: -0.0}, 7),
