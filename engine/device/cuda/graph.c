@@ -139,8 +139,8 @@ static adcg_status check_capture(const tape_device *on, void *stream, tape_execu
 static adcg_status end_capture(const tape_device *on, void *stream, tape_executable *head) {
   const adcg_cuda *cuda = adcg_cuda_of(on);
   executable *x = of(head);
+  ADCG_CUDA_TRY(cuda, cuStreamEndCapture, stream, &x->graph); /* if it fails, discard makes sure that the stream is out of it */
   x->capturing = false;
-  ADCG_CUDA_TRY(cuda, cuStreamEndCapture, stream, &x->graph);
   adcg_status status = look_at_nodes(x, x->graph);
   if (status || !x->head.num_nodes) return status;
   ADCG_CUDA_TRY(cuda, cuGraphInstantiateWithFlags, &x->exec, x->graph, 0);

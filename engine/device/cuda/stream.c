@@ -4,9 +4,8 @@
 static adcg_status enter(const tape_device *on, void **was) {
   const adcg_cuda *cuda = adcg_cuda_of(on);
   CUcontext current = NULL;
-  ADCG_CUDA_TRY(cuda, cuCtxGetCurrent, &current);
   *was = NULL;
-  if (current == cuda->context) return ADCG_OK;
+  if (cuda->driver.cuCtxGetCurrent(&current) == CUDA_SUCCESS && current == cuda->context) return ADCG_OK;
   ADCG_CUDA_TRY(cuda, cuCtxPushCurrent, cuda->context);
   *was = cuda->context; /* pushed, to be popped */
   return ADCG_OK;
