@@ -40,7 +40,7 @@ comma := ,
 export PYTHONPATH := $(CURDIR)/bindings/python:$(CURDIR)/examples/python
 export ADCG_LIBRARY ?= $(CURDIR)/build/libadcg.so
 
-.PHONY: all cuhost demo fakecuda headers kernels kernels-check test test-go test-cabi test-python test-fakecuda test-cuhost bench bench-plan bench-models bench-peers soak fuzz golden lint lint-cuhost format install stage venv programs clean help
+.PHONY: all cuhost demo fakecuda headers kernels kernels-check test test-go test-cabi test-python test-fakecuda test-cuhost bench bench-plan bench-models bench-peers soak fuzz golden lint lint-cuhost mutations format install stage venv programs clean help
 .DELETE_ON_ERROR:
 
 all: $(LIBS) ## the library, in build/ (the default)
@@ -220,6 +220,10 @@ SOAK_GRAPHS ?= 1000000
 FUZZ_TIME ?= 5m
 soak: ## plans 10^6 random graphs, every plan checked (SOAK_GRAPHS=N); minutes
 	ADCG_SOAK_GRAPHS=$(SOAK_GRAPHS) $(GO) test ./piecewise -run '^TestSoak$$' -v -count 1 -timeout 2h
+
+MUTATIONS ?=
+mutations: $(LIBS) fakecuda ## plants mistakes in the CUDA device, one at a time, and counts those that the ABI suite catches; an hour
+	$(PYTHON) tests/fakecuda/mutations $(MUTATIONS)
 
 fuzz: ## each fuzz target of the planner for a while (FUZZ_TIME=5m)
 	@for f in $$(sed -n 's/^func \(Fuzz[A-Za-z]*\)(.*/\1/p' piecewise/*_test.go); do \
