@@ -14,7 +14,7 @@ import pytest
 from conftest import BUILD, CC, CXX, HERE, ROOT, STRICT, check_output, compile_program, direct_flags, need, prefix
 
 PROGRAMS = ["bad_handles", "bad_graphs", "bad_steps", "ops", "parts", "dispatch", "exec", "ladder", "load", "oom"]
-ON_CUDA = ["dispatch", "exec"]  # that run on the stand-in driver, too
+ON_CUDA = ["dispatch", "exec", "oom"]  # that run on the stand-in driver, too
 CUDA_ALONE = ["capture", "streams", "faults"]
 SHIM = BUILD / "failmalloc.so"
 
