@@ -8,8 +8,8 @@
 
 enum breach { ALLOCATES, FREES, SYNCHRONISES, SYNCHRONISES_ALL, QUERIES, ALLOCATES_IN_ORDER, FORKS, FAILS_ITSELF, NUM_BREACHES };
 
-static const char *const names[] = {"t.allocates", "t.frees", "t.synchronises", "t.synchronises_all",
-                                    "t.queries", "t.allocates_in_order", "t.forks", "t.fails"};
+static const char *const names[] = {"t.allocates",          "t.frees", "t.synchronises", "t.synchronises_all", "t.queries",
+                                    "t.allocates_in_order", "t.forks", "t.fails"};
 
 static void *other_stream, *event;
 static bool launches_first;

@@ -37,38 +37,38 @@ static const char kPtx[] =
     "}\n";
 
 /* What the tests call of the driver, beside the library. */
-#define DRIVER_CALLS(F)                                                \
-  F(cuInit, (unsigned flags))                                          \
-  F(cuDevicePrimaryCtxRetain, (void **context, int device))            \
-  F(cuDevicePrimaryCtxRelease_v2, (int device))                        \
-  F(cuCtxGetCurrent, (void **context))                                 \
-  F(cuCtxPushCurrent_v2, (void *context))                              \
-  F(cuCtxPopCurrent_v2, (void **context))                              \
-  F(cuCtxSynchronize, (void))                                          \
-  F(cuModuleLoadData, (void **module, const void *image))              \
-  F(cuModuleUnload, (void *module))                                    \
-  F(cuModuleGetFunction, (void **function, void *module, const char *name)) \
-  F(cuStreamCreate, (void **stream, unsigned flags))                   \
-  F(cuStreamDestroy_v2, (void *stream))                                \
-  F(cuStreamSynchronize, (void *stream))                               \
-  F(cuStreamQuery, (void *stream))                                     \
-  F(cuStreamWaitEvent, (void *stream, void *event, unsigned flags))    \
-  F(cuEventCreate, (void **event, unsigned flags))                     \
-  F(cuEventDestroy_v2, (void *event))                                  \
-  F(cuEventRecord, (void *event, void *stream))                        \
-  F(cuMemAlloc_v2, (uint64_t *address, size_t bytes))                  \
-  F(cuMemFree_v2, (uint64_t address))                                  \
-  F(cuMemAllocAsync, (uint64_t *address, size_t bytes, void *stream))  \
+#define DRIVER_CALLS(F)                                                                \
+  F(cuInit, (unsigned flags))                                                          \
+  F(cuDevicePrimaryCtxRetain, (void **context, int device))                            \
+  F(cuDevicePrimaryCtxRelease_v2, (int device))                                        \
+  F(cuCtxGetCurrent, (void **context))                                                 \
+  F(cuCtxPushCurrent_v2, (void *context))                                              \
+  F(cuCtxPopCurrent_v2, (void **context))                                              \
+  F(cuCtxSynchronize, (void))                                                          \
+  F(cuModuleLoadData, (void **module, const void *image))                              \
+  F(cuModuleUnload, (void *module))                                                    \
+  F(cuModuleGetFunction, (void **function, void *module, const char *name))            \
+  F(cuStreamCreate, (void **stream, unsigned flags))                                   \
+  F(cuStreamDestroy_v2, (void *stream))                                                \
+  F(cuStreamSynchronize, (void *stream))                                               \
+  F(cuStreamQuery, (void *stream))                                                     \
+  F(cuStreamWaitEvent, (void *stream, void *event, unsigned flags))                    \
+  F(cuEventCreate, (void **event, unsigned flags))                                     \
+  F(cuEventDestroy_v2, (void *event))                                                  \
+  F(cuEventRecord, (void *event, void *stream))                                        \
+  F(cuMemAlloc_v2, (uint64_t *address, size_t bytes))                                  \
+  F(cuMemFree_v2, (uint64_t address))                                                  \
+  F(cuMemAllocAsync, (uint64_t *address, size_t bytes, void *stream))                  \
   F(cuMemcpyHtoDAsync_v2, (uint64_t to, const void *from, size_t bytes, void *stream)) \
-  F(cuMemcpyDtoHAsync_v2, (void *to, uint64_t from, size_t bytes, void *stream)) \
+  F(cuMemcpyDtoHAsync_v2, (void *to, uint64_t from, size_t bytes, void *stream))       \
   F(cuMemsetD8Async, (uint64_t at, unsigned char byte, size_t bytes, void *stream))
 /* And of the stand-in, where it is one: tests/fakecuda/fakecuda.h. */
-#define STANDIN_CALLS(F)                                            \
-  F(size_t, fakecuda_leaks, (char *text, size_t size))              \
+#define STANDIN_CALLS(F)                                             \
+  F(size_t, fakecuda_leaks, (char *text, size_t size))               \
   F(void, fakecuda_fail, (const char *name, uint64_t n, int status)) \
-  F(uint64_t, fakecuda_calls, (const char *name))                   \
-  F(int, fakecuda_failed, (void))                                   \
-  F(void, fakecuda_set_poison, (int byte))                          \
+  F(uint64_t, fakecuda_calls, (const char *name))                    \
+  F(int, fakecuda_failed, (void))                                    \
+  F(void, fakecuda_set_poison, (int byte))                           \
   F(void, fakecuda_set_version, (int version))
 
 typedef struct driver {

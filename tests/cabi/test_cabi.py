@@ -48,7 +48,8 @@ def standin() -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("device", "program", "case"),
-    [("host", p, c) for p in PROGRAMS for c in cases_of(p)] + [("cuda", p, c) for p in ON_CUDA + CUDA_ALONE for c in cases_of(p)],
+    [("host", p, c) for p in PROGRAMS for c in cases_of(p)]
+    + [("cuda", p, c) for p in ON_CUDA + CUDA_ALONE for c in cases_of(p)],
 )
 def test_case(device: str, program: str, case: str, programs: dict[str, Path]) -> None:
     if program not in programs:

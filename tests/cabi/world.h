@@ -72,9 +72,9 @@ static inline adcg_op_schema world_double_schema(void) {
 /* Copies between the arrays and the device's memory, where they are two. */
 static inline void world_copy(world *w, bool bring) {
   if (!on_cuda()) return;
-#define COPY(name)                                                                                                         \
-  TRY(adcg_memory_copy(w->engine, bring ? (void *)w->at.name : (void *)w->name##_data, bring ? (void *)w->name##_data : (void *)w->at.name, \
-                       sizeof w->name##_data))
+#define COPY(name)                                                                     \
+  TRY(adcg_memory_copy(w->engine, bring ? (void *)w->at.name : (void *)w->name##_data, \
+                       bring ? (void *)w->name##_data : (void *)w->at.name, sizeof w->name##_data))
   COPY(x), COPY(w), COPY(total), COPY(y), COPY(last), COPY(pick);
 #undef COPY
 }

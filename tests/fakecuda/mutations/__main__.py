@@ -2,8 +2,10 @@
 
     make mutations [MUTATIONS="part of a name ..."]
 
-Each mistake of mistakes.py goes into a library of its own (`go build -overlay`: the sources stay as they are); then the programs of
-tests/cabi that drive CUDA run against it until a case fails. Without a mistake every case must pass. Minutes to an hour: not in CI.
+The library is built once, with its objects kept. Each mistake of mistakes.py is put into a copy of one C file, which is
+compiled and linked with the other objects (one in Go is built by `go build -overlay`); then the programs of tests/cabi
+that drive CUDA run against it until a case fails. Without a mistake every case must pass. The sources stay as they are.
+Not in CI: minutes.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -21,15 +24,115 @@ from mistakes import MISTAKES, Mistake
 ROOT = Path(__file__).resolve().parents[3]
 CABI = ROOT / "tests" / "cabi"
 BUILD = ROOT / "build" / "mutations"
+OBJECTS = BUILD / "objects"
 STANDIN = ROOT / "build" / "fakecuda"
+LIBRARY = BUILD / "libadcg.so.0"
 PROGRAMS = ["capture", "exec", "streams", "dispatch", "faults"]
+EXTERNAL = f"-Wl,-soname,libadcg.so.0 -Wl,--version-script={ROOT}/capi/libadcg.map -Wl,--as-needed -Wl,-z,now"
 TARGET = 95  # percent
 
 
-def run(argv: list[str], **kwargs: object) -> None:
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, **kwargs)  # type: ignore[call-overload]
+def run(argv: list[str]) -> str:
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode != 0:
-        sys.exit(f"{' '.join(argv)}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
+        raise RuntimeError(
+            f"{shlex.join(argv)}: exit status {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+        )
+    return done.stdout + done.stderr
+
+
+def go_build(*flags: str, link: str = "") -> str:
+    argv = [
+        "go",
+        "build",
+        *flags,
+        "-trimpath",
+        "-buildmode=c-shared",
+        "-ldflags",
+        f"-s -w {link} -extldflags '{EXTERNAL}'",
+    ]
+    return run([*argv, "-o", str(LIBRARY), "./capi"])
+
+
+def build_once() -> list[str]:
+    """Builds the library, keeps its objects, and returns the command that links them."""
+    command = OBJECTS / "command.json"
+    newest = max(
+        p.stat().st_mtime
+        for d in ("capi", "engine", "kernels", "piecewise")
+        for p in (ROOT / d).rglob("*")
+        if p.is_file()
+    )
+    if command.exists() and command.stat().st_mtime > newest:
+        return [str(word) for word in json.loads(command.read_text())]
+    OBJECTS.mkdir(parents=True, exist_ok=True)
+    for old in OBJECTS.iterdir():
+        old.unlink()
+    said = go_build(link=f"-v -tmpdir {OBJECTS}")
+    line = next(line for line in said.splitlines() if line.startswith("host link: "))
+    words = re.findall(r'"((?:[^"\\]|\\.)*)"', line)
+    command.write_text(json.dumps(words))
+    return words
+
+
+def object_of(source: Path) -> Path:
+    """The object that a C file became: the one that defines what only that file defines."""
+    own = BUILD / "own.o"
+    compile_c(source, source.parent, own)
+    mine = symbols(own)
+    return max(
+        OBJECTS.glob("*.o"),
+        key=lambda o: len(mine & symbols(o)) if o.name != "go.o" else -1,
+    )
+
+
+def symbols(file: Path) -> set[str]:
+    lines = run(["nm", "--defined-only", str(file)]).splitlines()
+    return {
+        parts[2]
+        for line in lines
+        if len(parts := line.split()) == 3 and parts[1] in "TtDdRrBb" and not parts[2].startswith(".")
+    }
+
+
+def compile_c(source: Path, folder: Path, out: Path) -> None:
+    flags = [
+        "-std=gnu11",
+        "-O2",
+        "-fPIC",
+        "-pthread",
+        "-Wno-all",
+        f"-I{ROOT}/include",
+        f"-I{folder}",
+    ]
+    run(["cc", *flags, "-iquote", str(folder), "-c", "-o", str(out), str(source)])
+
+
+def build(mistake: Mistake, link: list[str]) -> None:
+    """The library with the mistake in it."""
+    source = ROOT / mistake.file
+    text = source.read_text()
+    if text.count(mistake.right) != 1:
+        raise RuntimeError(f"{mistake.name}: its place in {mistake.file} is gone")
+    mistaken = BUILD / f"mistaken{source.suffix}"
+    mistaken.write_text(text.replace(mistake.right, mistake.wrong))
+    if source.suffix != ".c":
+        overlay = BUILD / "overlay.json"
+        overlay.write_text(json.dumps({"Replace": {str(source): str(mistaken)}}))
+        go_build("-overlay", str(overlay))
+        return
+    compiled = BUILD / "mistaken.o"
+    body = re.sub(
+        r'#include "((?:\.\./)*[\w./]+)"',
+        lambda m: f'#include "{(source.parent / m[1]).resolve()}"',
+        mistaken.read_text(),
+    )
+    mistaken.write_text(body)
+    compile_c(mistaken, source.parent, compiled)
+    right = str(object_of(source))
+    words = [str(compiled) if word == right else word for word in link]
+    words[words.index("-o") + 1] = str(LIBRARY)
+    run(words)
 
 
 def compile_programs() -> list[tuple[Path, str]]:
@@ -37,29 +140,25 @@ def compile_programs() -> list[tuple[Path, str]]:
     cases = []
     for program in PROGRAMS:
         source, out = CABI / f"{program}.c", BUILD / program
-        link = ["-Lbuild", "-ladcg", "-lm", "-pthread", "-ldl"]
-        run([os.environ.get("CC", "cc"), "-std=c11", "-g", "-Iinclude", "-o", str(out), str(source), *link])
+        run(
+            [
+                "cc",
+                "-std=c11",
+                "-g",
+                "-Iinclude",
+                "-o",
+                str(out),
+                str(source),
+                "-Lbuild",
+                "-ladcg",
+                "-lm",
+                "-pthread",
+                "-ldl",
+            ]
+        )
         table = source.read_text().split("harness_case cases[] = {")[1]
         cases += [(out, case) for case in re.findall(r'\{"(\w+)", \w+\}', table)]
     return cases
-
-
-def build(mistake: Mistake | None) -> bool:
-    """The library with the mistake in it; False if the compiler catches it."""
-    overlay = BUILD / "overlay.json"
-    replaced = {}
-    if mistake:
-        text = (ROOT / mistake.file).read_text()
-        assert text.count(mistake.right) == 1, f"{mistake.name}: its place in {mistake.file} is gone"
-        (BUILD / "mistaken").write_text(text.replace(mistake.right, mistake.wrong))
-        replaced = {str(ROOT / mistake.file): str(BUILD / "mistaken")}
-    overlay.write_text(json.dumps({"Replace": replaced}))
-    flags = f"-s -w -extldflags '-Wl,-soname,libadcg.so.0 -Wl,--version-script={ROOT}/capi/libadcg.map -Wl,--as-needed -Wl,-z,now'"
-    argv = ["go", "build", "-overlay", str(overlay), "-buildmode=c-shared", "-ldflags", flags]
-    done = subprocess.run([*argv, "-o", str(BUILD / "libadcg.so.0"), "./capi"], cwd=ROOT, capture_output=True, text=True)
-    if done.returncode != 0:
-        print(done.stderr[-1500:])
-    return done.returncode == 0
 
 
 def first_failure(cases: list[tuple[Path, str]]) -> str | None:
@@ -83,21 +182,27 @@ def main() -> int:
     words = sys.argv[1:]
     BUILD.mkdir(parents=True, exist_ok=True)
     cases = compile_programs()
-    if not build(None) or (failed := first_failure(cases)):
+    link = build_once()
+    if failed := first_failure(cases):
         sys.exit(f"without a mistake: {failed} fails")
     tried = [m for m in MISTAKES if not words or any(word in m.name for word in words)]
     survived = []
     for number, mistake in enumerate(tried, 1):
         start = time.monotonic()
-        caught = first_failure(cases) if build(mistake) else "the compiler"
+        build(mistake, link)
+        caught = first_failure(cases)
         if not caught:
             survived.append(mistake.name)
-        print(f"{number:3} {'caught by ' + caught if caught else 'SURVIVES':50} {mistake.name} ({time.monotonic() - start:.0f} s)", flush=True)
-    caught_now = len(tried) - len(survived)
-    print(f"{caught_now} of {len(tried)} mistakes caught ({100 * caught_now / max(len(tried), 1):.0f} %, target {TARGET})")
+        verdict = f"caught by {caught}" if caught else "SURVIVES"
+        print(
+            f"{number:3} {verdict:45} {mistake.name} ({time.monotonic() - start:.0f} s)",
+            flush=True,
+        )
+    count = len(tried) - len(survived)
+    print(f"{count} of {len(tried)} mistakes caught ({100 * count / max(len(tried), 1):.0f} %, target {TARGET})")
     for name in survived:
         print(f"  survives: {name}")
-    return 0 if 100 * caught_now >= TARGET * len(tried) else 1
+    return 0 if 100 * count >= TARGET * len(tried) else 1
 
 
 if __name__ == "__main__":
