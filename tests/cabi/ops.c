@@ -118,7 +118,10 @@ static adcg_status workspace_bytes(const adcg_op_call *call, size_t *out_bytes, 
 static adcg_status workspace_launch(const adcg_op_call *call, void *user_data) {
   CHECK(call->workspace != NULL && (uintptr_t)call->workspace % 64 == 0);
   CHECK(call->workspace_bytes >= (size_t)(call->tokens * 40 + 24));
-  memset(call->workspace, 0x7F, call->workspace_bytes); /* whoever shares this memory must not live now */
+  if (on_cuda()) /* whoever shares this memory must not live now */
+    CU(cuMemsetD8Async((uint64_t)(uintptr_t)call->workspace, 0x7F, call->workspace_bytes, call->stream));
+  else
+    memset(call->workspace, 0x7F, call->workspace_bytes);
   return mini_increment(call, user_data);
 }
 
@@ -127,6 +130,7 @@ static void workspace(void) {
   adcg_op_schema plain = mini_schema("t.plain", ADCG_OP_STATIC, mini_increment);
   adcg_op_schema hungry = mini_schema("t.hungry", ADCG_OP_STATIC, workspace_launch);
   hungry.workspace = workspace_bytes;
+  hungry.flags = 0; /* not by the launcher alone */
   adcg_op_schema eager = hungry;
   eager.name = "t.hungry_dynamic";
   eager.kind = ADCG_OP_DYNAMIC;
@@ -149,8 +153,13 @@ static void workspace(void) {
 
 static int shared_calls, separate_calls;
 
+/* A launch of a step: on CUDA the capture is, for all that come. */
+static bool is_step(const adcg_op_call *call) {
+  return call->phase == ADCG_PHASE_REPLAY || (on_cuda() && call->phase == ADCG_PHASE_CAPTURE);
+}
+
 static adcg_status note_sharing(const adcg_op_call *call, void *user_data) {
-  if (call->phase == ADCG_PHASE_REPLAY) {
+  if (is_step(call)) {
     if (adcg_data(&call->inputs[0]) == adcg_data(&call->outputs[0]))
       shared_calls++;
     else
@@ -165,6 +174,7 @@ static void in_place(void) {
   mini_open(&m, 64, 4);
   adcg_op_schema plain = mini_schema("t.plain", ADCG_OP_STATIC, mini_increment);
   adcg_op_schema schema = mini_schema("t.in_place", ADCG_OP_STATIC, note_sharing);
+  schema.flags = 0; /* parametric ones are launched twice in a capture */
   schema.num_aliases = 1;
   schema.aliases = &in_place_alias;
   mini_register(&m, &plain, NULL);
@@ -208,11 +218,11 @@ static adcg_status unflatten_infer(const adcg_infer_call *call, void *user_data)
 
 static const void *viewed, *written;
 static adcg_status view_writer(const adcg_op_call *call, void *user_data) {
-  if (call->phase == ADCG_PHASE_REPLAY) written = adcg_data(&call->outputs[0]);
+  if (is_step(call)) written = adcg_data(&call->outputs[0]);
   return mini_increment(call, user_data);
 }
 static adcg_status view_reader(const adcg_op_call *call, void *user_data) {
-  if (call->phase == ADCG_PHASE_REPLAY) viewed = adcg_data(&call->inputs[0]);
+  if (is_step(call)) viewed = adcg_data(&call->inputs[0]);
   CHECK_INT(call->inputs[0].ndim, 1);
   CHECK_INT(call->inputs[0].shape[0], COLUMNS * call->tokens);
   return mini_increment(call, user_data);
