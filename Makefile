@@ -29,6 +29,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 BENCH_PY = $(or $(wildcard .venv-peers/bin/python),$(PY))
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+# gorgonia.org/cu v0.9.6 compiles against the headers of CUDA 12, not of 13.
+CUDA_HEADERS := build/third_party/cuda-runtime-cu12-12.9.79
 YYJSON := build/third_party/yyjson-4.0.6/yyjson
 YYJSON_SHA256 := fcd4dc15c1e39a30bf9fa85d56903029111506860fc3080ab0d81c6c6dacaa8c
 STAGE := build/stage
@@ -38,7 +40,7 @@ comma := ,
 export PYTHONPATH := $(CURDIR)/bindings/python:$(CURDIR)/examples/python
 export ADCG_LIBRARY ?= $(CURDIR)/build/libadcg.so
 
-.PHONY: all demo fakecuda kernels kernels-check test test-go test-cabi test-python test-fakecuda bench bench-plan bench-models bench-peers soak fuzz golden lint format install stage venv programs clean help
+.PHONY: all cuhost demo fakecuda headers kernels kernels-check test test-go test-cabi test-python test-fakecuda test-cuhost bench bench-plan bench-models bench-peers soak fuzz golden lint lint-cuhost format install stage venv programs clean help
 .DELETE_ON_ERROR:
 
 all: $(LIBS) ## the library, in build/ (the default)
@@ -80,6 +82,14 @@ $(YYJSON)/yyjson.c: | $(VENV)/stamp
 	$(PY) -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: -d build/third_party yyjson==4.0.6
 	cd build/third_party && echo "$(YYJSON_SHA256)  yyjson-4.0.6.tar.gz" | sha256sum --check --quiet && tar xzmf yyjson-4.0.6.tar.gz
 
+# Of the driver API's headers alone: nothing of the wheel is linked or run.
+headers: $(CUDA_HEADERS)/include/cuda.h
+
+$(CUDA_HEADERS)/include/cuda.h: | $(VENV)/stamp
+	@rm -rf $(CUDA_HEADERS) && mkdir -p $(CUDA_HEADERS)
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --target $(CUDA_HEADERS)/wheel nvidia-cuda-runtime-cu12==12.9.79
+	@mv $(CUDA_HEADERS)/wheel/nvidia/cuda_runtime/include $(CUDA_HEADERS)/ && rm -rf $(CUDA_HEADERS)/wheel && touch $@
+
 # ---- Programs ---------------------------------------------------------------------------------------------------
 
 LINK = -Lbuild -ladcg -Wl,-rpath,'$$ORIGIN/..' -lm
@@ -103,7 +113,7 @@ FAKECUDA := tests/fakecuda
 build_fakecuda = $(CC) -std=c11 $(CFLAGS) $(WARN) $(1) -fPIC -shared -pthread -Wl,-soname,libcuda.so.1 \
 	-Wl,--version-script=$(FAKECUDA)/exports.map -o $@ $(wildcard $(FAKECUDA)/*.c) -ldl
 
-fakecuda: build/fakecuda/libcuda.so.1 build/fakecuda/kernels.so ## a libcuda.so.1 without a GPU, for tests: LD_LIBRARY_PATH=build/fakecuda FAKECUDA_KERNELS=build/fakecuda/kernels.so
+fakecuda: build/fakecuda/libcuda.so.1 build/fakecuda/libcublasLt.so.13 build/fakecuda/kernels.so ## a libcuda.so.1 without a GPU, for tests: LD_LIBRARY_PATH=build/fakecuda FAKECUDA_KERNELS=build/fakecuda/kernels.so
 
 build/fakecuda/libcuda.so.1: $(wildcard $(FAKECUDA)/*.c $(FAKECUDA)/*.h) $(FAKECUDA)/exports.map
 	@mkdir -p $(@D)
@@ -113,14 +123,32 @@ build/fakecuda/sanitized/libcuda.so.1: $(wildcard $(FAKECUDA)/*.c $(FAKECUDA)/*.
 	@mkdir -p $(@D)
 	$(call build_fakecuda,-fsanitize=address$(comma)undefined -fno-sanitize-recover=all)
 
+# The stand-in for cuBLASLt beside it.
+FAKECUBLASLT := tests/fakecublaslt
+build_fakecublaslt = $(CC) -std=c11 $(CFLAGS) $(WARN) $(1) -fPIC -shared -pthread -Wl,-soname,libcublasLt.so.13 -Wl,-Bsymbolic \
+	-Wl,--version-script=$(FAKECUBLASLT)/exports.map -o $@ $(wildcard $(FAKECUBLASLT)/*.c) -ldl -lm
+
+build/fakecuda/libcublasLt.so.13: $(wildcard $(FAKECUBLASLT)/*.c $(FAKECUBLASLT)/*.h) $(FAKECUBLASLT)/exports.map
+	@mkdir -p $(@D)
+	$(call build_fakecublaslt,)
+
+build/fakecuda/sanitized/libcublasLt.so.13: $(wildcard $(FAKECUBLASLT)/*.c $(FAKECUBLASLT)/*.h) $(FAKECUBLASLT)/exports.map
+	@mkdir -p $(@D)
+	$(call build_fakecublaslt,-fsanitize=address$(comma)undefined -fno-sanitize-recover=all)
+
+# What tests/gpu/lt.py drives on a machine with a GPU, which needs no compiler.
+build/gpu/liblt.so: tests/gpu/lt_device.c $(wildcard kernels/cuda/*.[ch] kernels/common/*.h) include/adcg/adcg.h
+	@mkdir -p $(@D)
+	$(CC) -std=c11 $(CFLAGS) $(WARN) -Iinclude -fPIC -shared -o $@ $< $(filter kernels/cuda/%.c,$^) -lm
+
 # The CUDA kernels for the CPU, from the sources of the image, and a library for tests that launches them (and the host's) one op at
 # a time. The CPU's own instructions, for fmaf; nothing is contracted, as on the device.
 KERNEL_SOURCES := $(wildcard kernels/cuda/*.cu kernels/cuda/*.h kernels/common/*.h include/adcg/*.h)
 
 build/fakecuda/kernels.so: $(KERNEL_SOURCES) $(wildcard $(FAKECUDA)/shim/*.h) $(FAKECUDA)/fakecuda.h
 	@mkdir -p $(@D)
-	$(CXX) -x c++ -std=c++17 $(CFLAGS) -march=native -ffp-contract=off -fno-strict-aliasing -Wall -Wextra -Wno-unknown-pragmas -fPIC -shared \
-		-Iinclude -I$(FAKECUDA)/shim -o $@ kernels/cuda/all.cu
+	$(CXX) -x c++ -std=c++17 $(CFLAGS) -march=native -ffp-contract=off -fno-strict-aliasing -Wall -Wextra -Wno-unknown-pragmas -fno-gnu-unique -fPIC -shared \
+		-Wl,-Bsymbolic -Iinclude -I$(FAKECUDA)/shim -o $@ kernels/cuda/all.cu
 
 build/kernels/libkernels.so: $(wildcard kernels/*/*.c kernels/*/*.h include/adcg/*.h) tests/kernels/runner.c
 	@mkdir -p $(@D)
@@ -143,6 +171,18 @@ $(NVCC_VENV)/stamp: kernels/cuda/requirements.txt
 	$(NVCC_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
+# What cu is compiled against and linked with: the stand-in, under the name that linkers look for. CGO_CFLAGS and CGO_LDFLAGS of the
+# environment come before the folders that cu itself names.
+CUHOST_ENV = CGO_CFLAGS="-O2 -g -I$(CURDIR)/$(CUDA_HEADERS)/include" CGO_LDFLAGS="-L$(CURDIR)/build/cuhost"
+
+cuhost: build/cuhost/cuhost.test ## the gorgonia.org/cu adapter's tests, for the stand-in or a real libcuda.so.1
+
+build/cuhost/libcuda.so: build/fakecuda/libcuda.so.1
+	@mkdir -p $(@D) && ln -sf ../fakecuda/libcuda.so.1 $@
+
+build/cuhost/cuhost.test: $(SOURCES) $(wildcard cuhost/*.go) $(CUDA_HEADERS)/include/cuda.h build/cuhost/libcuda.so
+	$(CUHOST_ENV) $(GO) test -tags cuhost -c -o $@ ./cuhost
+
 tests/data: ;
 programs: build/examples/serve build/bench/replay
 
@@ -155,8 +195,8 @@ demo: $(LIBS) $(VENV)/stamp build/examples/serve ## the main job: serve Llama fr
 test: $(LIBS) $(VENV)/stamp programs stage ## everything that needs no GPU, with one summary
 	$(PY) tools/run_tests.py
 
-test-fakecuda: $(VENV)/stamp
-	$(PY) tools/run_tests.py fakecuda
+test-fakecuda test-cuhost: $(VENV)/stamp
+	$(PY) tools/run_tests.py $(@:test-%=%)
 
 test-go test-cabi test-python: $(LIBS) $(VENV)/stamp programs stage
 	$(PY) tools/run_tests.py $(@:test-%=%)
@@ -187,6 +227,10 @@ fuzz: ## each fuzz target of the planner for a while (FUZZ_TIME=5m)
 
 lint: $(VENV)/stamp $(YYJSON)/yyjson.h ## formats, vets, warnings as errors, types, import directions
 	tools/lint.sh $(VENV) $(STATICCHECK) $(YYJSON)
+
+lint-cuhost: $(CUDA_HEADERS)/include/cuda.h build/cuhost/libcuda.so
+	$(CUHOST_ENV) $(GO) vet -tags cuhost ./cuhost
+	$(CUHOST_ENV) $(GO) run $(STATICCHECK) -tags cuhost ./cuhost
 
 format: $(VENV)/stamp ## rewrites Go and C sources in their format
 	gofmt -w $$(find . -name '*.go' -not -path './build/*' -not -path './.venv*')

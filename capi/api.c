@@ -88,6 +88,35 @@ void adcg_engine_destroy(adcg_engine *engine) {
   if (engine && tape_process_check("adcg_engine_destroy") == ADCG_OK) goHandleDestroy((uintptr_t)engine, HANDLE_ENGINE);
 }
 
+static adcg_status take_bytes(const char *f, size_t bytes) {
+  if (bytes > INT64_MAX) return tape_fail(ADCG_ERR_ARGUMENT, f, "bytes: %zu: no memory is so large", bytes);
+  return ADCG_OK;
+}
+
+adcg_status adcg_memory_alloc(adcg_engine *engine, size_t bytes, void **out_memory) {
+  ENTER_OUT("adcg_memory_alloc", out_memory, NULL);
+  NOT_NULL(engine);
+  if (bytes == 0) return tape_fail(ADCG_ERR_ARGUMENT, f, "bytes: 0");
+  CHECK(take_bytes(f, bytes));
+  return goMemoryAlloc((uintptr_t)engine, (int64_t)bytes, (uintptr_t *)out_memory);
+}
+
+adcg_status adcg_memory_free(adcg_engine *engine, void *memory) {
+  ENTER("adcg_memory_free");
+  NOT_NULL(engine);
+  return memory ? goMemoryFree((uintptr_t)engine, (uintptr_t)memory) : ADCG_OK;
+}
+
+adcg_status adcg_memory_copy(adcg_engine *engine, void *to, const void *from, size_t bytes) {
+  ENTER("adcg_memory_copy");
+  NOT_NULL(engine);
+  CHECK(take_bytes(f, bytes));
+  if (bytes == 0) return ADCG_OK;
+  NOT_NULL(to);
+  NOT_NULL(from);
+  return goMemoryCopy((uintptr_t)engine, (uintptr_t)to, (uintptr_t)from, (int64_t)bytes);
+}
+
 adcg_status adcg_engine_register_op(adcg_engine *engine, const adcg_op_schema *schema, void *user_data) {
   ENTER("adcg_engine_register_op");
   NOT_NULL(engine);
@@ -223,12 +252,15 @@ adcg_status adcg_graph_get_value_info(const adcg_graph *graph, adcg_value value,
 static adcg_status take_options(const char *f, const adcg_exec_options *options, adcg_exec_options *out) {
   *out = (adcg_exec_options)ADCG_EXEC_OPTIONS_INIT;
   if (!options) return ADCG_OK;
-  FULL_SIZE(options, ADCG_EXEC_OPTIONS_INIT);
+  if (options->struct_size < offsetof(adcg_exec_options, capture_mode)) /* where the first version ended */
+    return tape_fail(ADCG_ERR_ARGUMENT, f, "options: struct_size: %zu, initialise it with ADCG_EXEC_OPTIONS_INIT", options->struct_size);
   COUNT(options->num_buckets, options->buckets);
   COUNT(options->num_seq_buckets, options->seq_buckets);
   if (options->capture != ADCG_CAPTURE_ON_FIRST_USE && options->capture != ADCG_CAPTURE_EXPLICIT)
     return tape_fail(ADCG_ERR_ARGUMENT, f, "options->capture: %d, use ADCG_CAPTURE_ON_FIRST_USE or _EXPLICIT", (int)options->capture);
-  *out = *options;
+  memcpy(out, options, options->struct_size < sizeof *out ? options->struct_size : sizeof *out);
+  if (out->capture_mode < ADCG_CAPTURE_MODE_THREAD_LOCAL || out->capture_mode > ADCG_CAPTURE_MODE_RELAXED)
+    return tape_fail(ADCG_ERR_ARGUMENT, f, "options->capture_mode: %d, use ADCG_CAPTURE_MODE_*", (int)out->capture_mode);
   return ADCG_OK;
 }
 
@@ -323,9 +355,10 @@ adcg_status adcg_exec_replay(adcg_exec *exec, const adcg_batch *batch, const DLT
   CHECK(exec_slot_acquire(exec, f, &slot));
   int32_t bucket = -1;
   adcg_status status;
-  while ((status = tape_replay(slot->tape, batch, inputs, num_inputs, outputs, num_outputs, stream, out_step, &bucket)) ==
-         TAPE_WANT_BUCKET) {
-    status = goExecCaptureHeld(slot->number, bucket); /* captured on first use: the one way from here into Go */
+  for (;;) {
+    status = tape_replay(slot->tape, batch, inputs, num_inputs, outputs, num_outputs, stream, out_step, &bucket);
+    if (__builtin_expect(status != TAPE_WANT_BUCKET && status != TAPE_WANT_MEMORY, 1)) break;
+    status = goExecProvide(slot->number, status, bucket); /* the one way from here into Go */
     if (status) break;
   }
   exec_slot_release(slot);
@@ -336,8 +369,27 @@ adcg_status adcg_exec_synchronize(adcg_exec *exec) {
   ENTER("adcg_exec_synchronize");
   exec_slot *slot;
   CHECK(exec_slot_acquire(exec, f, &slot));
-  exec_slot_release(slot); /* the host device's replays are done when they return */
-  return ADCG_OK;
+  adcg_status status = tape_synchronize(slot->tape);
+  exec_slot_release(slot);
+  return status;
+}
+
+static adcg_status order(const char *f, adcg_exec *exec, void *stream, bool exec_waits) {
+  exec_slot *slot;
+  CHECK(exec_slot_acquire(exec, f, &slot));
+  adcg_status status = tape_order(slot->tape, f, stream, exec_waits);
+  exec_slot_release(slot);
+  return status;
+}
+
+adcg_status adcg_exec_wait_stream(adcg_exec *exec, void *stream) {
+  ENTER("adcg_exec_wait_stream");
+  return order(f, exec, stream, true);
+}
+
+adcg_status adcg_stream_wait_exec(void *stream, adcg_exec *exec) {
+  ENTER("adcg_stream_wait_exec");
+  return order(f, exec, stream, false);
 }
 
 adcg_status adcg_exec_get_stats(const adcg_exec *exec, adcg_stats *out_stats) {

@@ -95,6 +95,7 @@ func optionsOf(o *C.adcg_exec_options) (engine.ExecOptions, error) {
 		Layout: piecewise.LayoutMode(o.layout), PlanNodes: int64(o.plan_nodes), PlanTimeout: time.Duration(seconds * float64(time.Second)),
 		Mode: mode, Explicit: o.capture == C.ADCG_CAPTURE_EXPLICIT, Buckets: numbersOf(o.buckets, o.num_buckets),
 		SeqBuckets: numbersOf(o.seq_buckets, o.num_seq_buckets), QueryLen: int64(o.query_len), Verify: o.verify != 0,
+		CaptureMode: engine.CaptureMode(o.capture_mode), BatchInvariant: o.batch_invariant != 0,
 	}, nil
 }
 

@@ -104,6 +104,36 @@ func goEngineRegisterOp(handle C.uintptr_t, schema *C.adcg_op_schema, userData C
 	})
 }
 
+// withEngine runs body on the engine of a handle.
+func withEngine(function string, handle C.uintptr_t, body func(e *engineHandle) error) C.int32_t {
+	return guard(function, func() error {
+		e, err := lookUp[*engineHandle](uintptr(handle), kindEngine)
+		if err != nil {
+			return err
+		}
+		return body(e)
+	})
+}
+
+//export goMemoryAlloc
+func goMemoryAlloc(handle C.uintptr_t, bytes C.int64_t, out *C.uintptr_t) C.int32_t {
+	return withEngine("adcg_memory_alloc", handle, func(e *engineHandle) error {
+		address, err := e.Alloc(int64(bytes))
+		*out = C.uintptr_t(address)
+		return err
+	})
+}
+
+//export goMemoryFree
+func goMemoryFree(handle, address C.uintptr_t) C.int32_t {
+	return withEngine("adcg_memory_free", handle, func(e *engineHandle) error { return e.Free(uintptr(address)) })
+}
+
+//export goMemoryCopy
+func goMemoryCopy(handle, to, from C.uintptr_t, bytes C.int64_t) C.int32_t {
+	return withEngine("adcg_memory_copy", handle, func(e *engineHandle) error { return e.Copy(uintptr(to), uintptr(from), int64(bytes)) })
+}
+
 //export goEngineGetDeviceInfo
 func goEngineGetDeviceInfo(handle C.uintptr_t, out *C.adcg_device_info) C.int32_t {
 	return guard("adcg_engine_get_device_info", func() error {
@@ -348,14 +378,9 @@ func goExecCapture(number C.uintptr_t, buckets *C.adcg_bucket, numBuckets C.int3
 	})
 }
 
-//export goExecCaptureHeld
-func goExecCaptureHeld(number C.uintptr_t, bucket C.int32_t) C.int32_t {
-	return withExec("adcg_exec_replay", number, func(x *engine.Exec) error {
-		if err := x.CaptureHeld(int(bucket)); engine.StatusOf(err) == engine.ErrOutOfMemory {
-			return err
-		}
-		return nil // a bucket that fails runs eagerly
-	})
+//export goExecProvide
+func goExecProvide(number C.uintptr_t, want, bucket C.int32_t) C.int32_t {
+	return withExec("adcg_exec_replay", number, func(x *engine.Exec) error { return x.Provide(int32(want), int(bucket)) })
 }
 
 //export goExecGetBucket

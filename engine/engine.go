@@ -18,11 +18,13 @@ package engine
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 
 	"github.com/libadcg/libadcg/engine/device"
+	"github.com/libadcg/libadcg/engine/device/cuda"
 	"github.com/libadcg/libadcg/engine/device/host"
 	"github.com/libadcg/libadcg/engine/tape"
 	"github.com/libadcg/libadcg/kernels"
@@ -43,9 +45,11 @@ type Engine struct {
 	mu    sync.RWMutex
 	ops   map[string]*registeredOp
 	order []*registeredOp // of registration
+
+	given map[uintptr]bool // memory that Alloc gave
 }
 
-// New opens a device: "host".
+// New opens a device: "host", or "cuda:0" and so on; "cuda" is the first of those.
 func New(name string, options ...Options) (*Engine, error) {
 	var o Options
 	if len(options) > 0 {
@@ -55,22 +59,20 @@ func New(name string, options ...Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{device: dev, ops: make(map[string]*registeredOp)}
+	e := &Engine{device: dev, ops: make(map[string]*registeredOp), given: make(map[uintptr]bool)}
 	e.refs.Store(1)
 	library := kernels.Library()
 	for i := range library {
 		schema := &library[i]
 		impl, ok := dev.Op(schema.Name)
-		if !ok {
-			dev.Close()
-			return nil, errorf(ErrInternal, "op `%s`: device `%s` has no implementation", schema.Name, name)
-		}
-		op := &registeredOp{schema: schema, builtIn: impl, isBuiltIn: true}
+		op := &registeredOp{schema: schema, builtIn: impl, isBuiltIn: true, missing: !ok}
 		if impl.Workspace != 0 {
-			schema.Workspace = workspaceOf(impl.Workspace, 0)
+			schema.Workspace = workspaceOf(impl.Workspace, impl.UserData)
 		}
 		e.ops[schema.Name] = op
-		e.order = append(e.order, op)
+		if ok {
+			e.order = append(e.order, op)
+		}
 	}
 	return e, nil
 }
@@ -81,10 +83,19 @@ func open(name string, o Options) (device.Device, error) {
 		return nil, errorf(ErrArgument, "options.host_threads: %d, is 0 to 1024", o.HostThreads)
 	case name == "host":
 		return host.Open(o.HostThreads)
-	case name == "cuda" || strings.HasPrefix(name, "cuda:"):
-		return nil, errorf(ErrUnsupported, "device: `%s`: this build drives `host` alone", name)
 	}
-	return nil, errorf(ErrDevice, "device: `%s`: there is none of that name, use `host`", name)
+	number, isCUDA := strings.CutPrefix(name, "cuda")
+	if !isCUDA {
+		return nil, errorf(ErrDevice, "device: `%s`: there is none of that name, use `host` or `cuda:0`", name)
+	}
+	id := 0
+	if number != "" {
+		var err error
+		if id, err = strconv.Atoi(strings.TrimPrefix(number, ":")); err != nil || number[0] != ':' || id < 0 {
+			return nil, errorf(ErrDevice, "device: `%s`: there is none of that name, use `cuda:0`", name)
+		}
+	}
+	return cuda.Open(id)
 }
 
 // Close gives the engine up; its graphs and execs stay usable.
@@ -101,8 +112,43 @@ func (e *Engine) release() {
 	for _, op := range e.order {
 		op.close()
 	}
+	for address := range e.given {
+		e.device.Free(address)
+	}
 	e.device.Close()
 }
+
+// Alloc gives memory of the device's, aligned to 64 bytes; freed with the engine at the latest.
+func (e *Engine) Alloc(bytes int64) (uintptr, error) {
+	if bytes < 1 {
+		return 0, errorf(ErrArgument, "bytes: %d, is at least 1", bytes)
+	}
+	address, err := e.device.Alloc(bytes)
+	if err != nil {
+		return 0, errorf(StatusOf(err), "bytes: %d: %v", bytes, err)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.given[address] = true
+	return address, nil
+}
+
+// Free gives memory of Alloc back; no step may still use it.
+func (e *Engine) Free(address uintptr) error {
+	e.mu.Lock()
+	given := e.given[address]
+	delete(e.given, address)
+	e.mu.Unlock()
+	if !given {
+		return errorf(ErrAddress, "memory: %#x: this engine did not give it", address)
+	}
+	var err error
+	e.device.Destroy(func() { err = e.device.Free(address) })
+	return err
+}
+
+// Copy copies between the device's memory and the host's, or within either, and waits for it. It is in no stream's order.
+func (e *Engine) Copy(to, from uintptr, bytes int64) error { return e.device.Copy(to, from, bytes) }
 
 // DeviceInfo describes what the engine runs on.
 func (e *Engine) DeviceInfo() device.Info { return e.device.Info() }
@@ -130,7 +176,9 @@ func (e *Engine) Register(op Op) error {
 func (e *Engine) op(name string) (*registeredOp, error) {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	if op, ok := e.ops[name]; ok {
+	if op, ok := e.ops[name]; ok && op.missing {
+		return nil, errorf(ErrUnsupported, "op: `%s`: not done on the device `%s`", name, e.device.Info().Name)
+	} else if ok {
 		return op, nil
 	}
 	return nil, errorf(ErrNotFound, "op: `%s`: not registered%s", name, e.hint(name))

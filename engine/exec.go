@@ -1,12 +1,12 @@
 package engine
 
 import (
-	"errors"
 	"runtime"
 	"sync"
 	"time"
 	"unsafe"
 
+	"github.com/libadcg/libadcg/engine/device"
 	"github.com/libadcg/libadcg/engine/tape"
 	"github.com/libadcg/libadcg/piecewise"
 )
@@ -54,10 +54,23 @@ type ExecOptions struct {
 	QueryLen   int64   // full graphs of uniform batches with this many tokens a sequence
 	Verify     bool    // every step runs eagerly with its contracts checked
 
+	CaptureMode    CaptureMode
+	BatchInvariant bool // a row's bits depend on its own sequence alone, whatever its bucket; on the host they always do
+
 	Layout      piecewise.LayoutMode
 	PlanNodes   int64         // of the search for a smaller arena; 0: 100,000, -1: no search
 	PlanTimeout time.Duration // of that search; 0: none
 }
+
+// CaptureMode is what other threads may do while a CUDA device captures.
+type CaptureMode int32
+
+// Capture modes; the zero value is the default. The numbers are those of adcg.h.
+const (
+	CaptureThreadLocal CaptureMode = 0
+	CaptureGlobal      CaptureMode = 1
+	CaptureRelaxed     CaptureMode = 2
+)
 
 // Step is what a replay did, and Stats what an exec has done and holds.
 type (
@@ -70,7 +83,7 @@ type (
 type Exec struct {
 	graph *Graph
 	plan  *piecewise.Plan
-	arena uintptr
+	arena device.Arena
 
 	mu   sync.RWMutex // held for reading by calls, for writing by Close
 	data *tape.Exec   // nil once closed
@@ -87,26 +100,37 @@ func (g *Graph) Compile(o ExecOptions) (*Exec, error) {
 	if err != nil {
 		return nil, err
 	}
-	dev := g.engine.device
-	var arena uintptr
-	if plan.ArenaBytes > 0 {
-		if arena, err = dev.Alloc(plan.ArenaBytes); err != nil {
-			return nil, errorf(StatusOf(err), "arena: %d bytes: %v", plan.ArenaBytes, err)
-		}
-	}
-	data, err := tape.New(g.spec(plan, o, arena))
-	if err == nil {
-		if err = data.Open(); err != nil {
-			data.Free()
-		}
-	}
+	arena, err := g.engine.device.NewArena(plan.ArenaBytes)
 	if err != nil {
-		dev.Free(arena)
+		return nil, errorf(StatusOf(err), "arena: %d bytes: %v", plan.ArenaBytes, err)
+	}
+	data, err := g.newTape(plan, o, arena)
+	if err != nil {
+		arena.Free()
 		return nil, err
 	}
 	g.refs.Add(1)
 	logf(LogInfo, "exec: arena %d bytes, lower bound %d, %d buckets", plan.ArenaBytes, plan.LowerBound, len(plan.Units))
 	return &Exec{graph: g, plan: plan, arena: arena, data: data}, nil
+}
+
+// newTape writes an exec's tables and opens its streams.
+func (g *Graph) newTape(plan *piecewise.Plan, o ExecOptions, arena device.Arena) (*tape.Exec, error) {
+	data, err := tape.New(g.spec(plan, o, arena))
+	if err != nil {
+		return nil, err
+	}
+	runtime.LockOSThread() // the message of a failure is the thread's
+	defer runtime.UnlockOSThread()
+	status, err := data.Open()
+	if err == nil {
+		err = tapeError(status)
+	}
+	if err != nil {
+		data.Free()
+		return nil, err
+	}
+	return data, nil
 }
 
 // Close frees the exec; waits for a call that another goroutine is in.
@@ -116,10 +140,13 @@ func (x *Exec) Close() {
 	if x.data == nil {
 		return
 	}
-	x.data.Free()
+	data := x.data
 	x.data = nil
-	x.graph.engine.device.Free(x.arena)
-	x.graph.release()
+	x.graph.engine.device.Destroy(func() {
+		data.Free()
+		x.arena.Free()
+		x.graph.release()
+	})
 }
 
 // Data is the data plane, for the C shims; valid until Close.
@@ -240,7 +267,16 @@ func (x *Exec) allBound() error {
 }
 
 func (x *Exec) capture(index int) error {
-	err := tapeError(x.data.Capture(index))
+	var status int32
+	for again := true; again; again = status == tape.WantMemory {
+		if status == tape.WantMemory {
+			if err := x.grow(); err != nil {
+				return err
+			}
+		}
+		x.graph.engine.device.Capture(func() { status = x.data.Capture(index) })
+	}
+	err := tapeError(status)
 	unit := x.plan.Units[index]
 	if err != nil {
 		logf(LogWarning, "capture: mode %v, %d tokens, %d sequences: %v: it runs eagerly", unit.Mode, unit.Tokens, unit.Seqs, err)
@@ -250,33 +286,72 @@ func (x *Exec) capture(index int) error {
 	return err
 }
 
-// CaptureHeld captures one bucket on first use, for a replay that holds the exec already. A failure is the bucket's: the step
-// then runs eagerly.
-func (x *Exec) CaptureHeld(index int) error { return x.capture(index) }
+// grow has the arena hold what the data plane asked for.
+func (x *Exec) grow() error {
+	wanted := x.data.Wanted()
+	if err := x.arena.Grow(wanted); err != nil {
+		return errorf(StatusOf(err), "arena: %d bytes: %v", wanted, err)
+	}
+	x.data.Hold(x.arena.Held())
+	return nil
+}
+
+// Provide does what a replay that holds the exec asks for with one of tape's statuses: it captures a bucket, or has the arena grow.
+// A bucket that cannot be captured is no error, the step then runs eagerly; want of memory is one.
+func (x *Exec) Provide(want int32, bucket int) error {
+	if want == tape.WantMemory {
+		return x.grow()
+	}
+	if err := x.capture(bucket); StatusOf(err) == ErrOutOfMemory {
+		return err
+	}
+	return nil
+}
 
 // Replay runs one step. The first dim of a tensor that depends on a count is its capacity: see adcg_exec_replay. The stream is
-// 0 on the host device.
+// a CUstream, or 0 for the exec's own and on the host device.
 func (x *Exec) Replay(batch Batch, inputs, outputs []Tensor, stream uintptr) (Step, error) {
 	release, err := x.hold()
 	if err != nil {
 		return Step{}, err
 	}
 	defer release()
-	if stream != 0 {
-		return Step{}, errorf(ErrArgument, "stream: %#x: the host device has none", stream)
-	}
 	for {
-		step, status, bucket, err := x.data.Replay(batch, inputs, outputs)
+		step, status, bucket, err := x.data.Replay(batch, inputs, outputs, stream)
 		if err != nil {
 			return Step{}, err
 		}
-		if status != tape.Want {
+		if status != tape.WantBucket && status != tape.WantMemory {
 			return step, tapeError(status)
 		}
-		if err := x.capture(bucket); errors.Is(err, tape.ErrOutOfMemory) || StatusOf(err) == ErrOutOfMemory {
+		if err := x.Provide(status, bucket); err != nil {
 			return Step{}, err
 		}
 	}
+}
+
+// Synchronize waits until every step is done.
+func (x *Exec) Synchronize() error {
+	return x.order(func(d *tape.Exec) int32 { return d.Synchronize() })
+}
+
+// WaitStream has the exec's next step wait for what a stream of the caller's holds now.
+func (x *Exec) WaitStream(stream uintptr) error {
+	return x.order(func(d *tape.Exec) int32 { return d.WaitStream(stream) })
+}
+
+// StreamWait has a stream of the caller's wait for the exec's last step.
+func (x *Exec) StreamWait(stream uintptr) error {
+	return x.order(func(d *tape.Exec) int32 { return d.StreamWait(stream) })
+}
+
+func (x *Exec) order(call func(d *tape.Exec) int32) error {
+	release, err := x.hold()
+	if err != nil {
+		return err
+	}
+	defer release()
+	return tapeError(call(x.data))
 }
 
 // Stats are the counters and the bytes held; safe beside a replay.

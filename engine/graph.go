@@ -6,11 +6,12 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/libadcg/libadcg/engine/device"
 	"github.com/libadcg/libadcg/engine/tape"
 	"github.com/libadcg/libadcg/piecewise"
 )
 
-// Names of piecewise that a program needs.
+// Names of piecewise and the data plane that a program needs.
 type (
 	Value  = piecewise.Value
 	DType  = piecewise.DType
@@ -29,6 +30,12 @@ const (
 	F8E4M3 = piecewise.F8E4M3
 	I32    = piecewise.I32
 	I64    = piecewise.I64
+)
+
+// Where a tensor's memory lies: Tensor.DeviceType.
+const (
+	DeviceCPU  = tape.DeviceCPU
+	DeviceCUDA = tape.DeviceCUDA
 )
 
 // Dims of shapes that depend on a count.
@@ -350,35 +357,50 @@ func (g *Graph) Forecast(o ExecOptions) (Forecast, error) {
 	if err != nil {
 		return Forecast{}, err
 	}
-	data, err := tape.New(g.spec(plan, o, 0))
+	data, err := tape.New(g.spec(plan, o, nil))
 	if err != nil {
 		return Forecast{}, err
 	}
 	defer data.Free()
 	f := Forecast{
-		ArenaBytes: plan.ArenaBytes, MetadataBytes: data.MetadataBytes(), TapeBytes: data.TapeBytes(),
+		ArenaBytes: g.engine.device.ArenaBytes(plan.ArenaBytes), MetadataBytes: data.MetadataBytes(), TapeBytes: data.TapeBytes(),
 		StagingBytes: plan.StagingBytes, LowerBoundBytes: plan.LowerBound, BucketSumBytes: plan.BucketSum,
 		NumBuckets: len(plan.Units), NumSegments: plan.NumSegments, NumDynamicOps: plan.NumDynamic,
 	}
 	for _, bytes := range plan.WorkspaceBytes {
 		f.WorkspaceBytes = max(f.WorkspaceBytes, bytes)
 	}
+	for _, ops := range data.GraphOps() {
+		f.GraphBytes += g.engine.device.GraphBytes(ops)
+	}
 	f.TotalBytes = f.ArenaBytes + f.MetadataBytes + f.TapeBytes + f.GraphBytes
 	return f, nil
 }
 
 // spec is what the data plane is made of.
-func (g *Graph) spec(plan *piecewise.Plan, o ExecOptions, arena uintptr) tape.Spec {
+func (g *Graph) spec(plan *piecewise.Plan, o ExecOptions, arena device.Arena) tape.Spec {
 	info := g.engine.device.Info()
 	spec := tape.Spec{
 		Plan: plan, Impls: make([]tape.Impl, len(g.nodes)), DeviceType: info.Type, DeviceID: info.ID,
-		Arena: arena, Explicit: o.Explicit, Verify: o.Verify,
+		Device: g.engine.device.Tape(), Explicit: o.Explicit, Verify: o.Verify, Capture: int32(o.CaptureMode),
+	}
+	if arena != nil {
+		spec.Arena, spec.ArenaHeld, spec.Batch = arena.Address(), arena.Held(), arena.Batch()
 	}
 	for i, n := range g.nodes {
-		if n.op.isBuiltIn {
-			spec.Impls[i] = tape.Impl{Launch: n.op.builtIn.Launch, Workspace: n.op.builtIn.Workspace, BuiltIn: true, Context: n.op.builtIn.Context, State: n.state}
+		if impl := n.op.builtIn; n.op.isBuiltIn {
+			context := impl.Context
+			if o.BatchInvariant {
+				context = impl.Invariant
+			}
+			spec.Impls[i] = tape.Impl{
+				Launch: impl.Launch, Workspace: impl.Workspace, BuiltIn: true, Context: context, State: n.state, Parametric: impl.Parametric,
+			}
 		} else {
-			spec.Impls[i] = tape.Impl{Launch: n.op.native.Launch, Workspace: n.op.native.Workspace, UserData: n.op.native.UserData}
+			own := n.op.native
+			spec.Impls[i] = tape.Impl{
+				Launch: own.Launch, Workspace: own.Workspace, UserData: own.UserData, Parametric: n.op.schema.Flags&piecewise.FlagParametric != 0,
+			}
 		}
 	}
 	return spec

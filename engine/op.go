@@ -41,6 +41,7 @@ type registeredOp struct {
 	schema    *piecewise.OpSchema
 	isBuiltIn bool
 	builtIn   device.Impl
+	missing   bool // built in, but not on this device
 	native    Native
 	handle    cgo.Handle // of an op written in Go; else 0
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/libadcg/libadcg/engine/device"
 	"github.com/libadcg/libadcg/engine/tape"
 	"github.com/libadcg/libadcg/piecewise"
 )
@@ -76,11 +77,14 @@ func StatusOf(err error) Status {
 	var own *Error
 	var callback *tape.CallbackError
 	var graph *piecewise.Error
+	var failed *device.Error
 	switch {
 	case err == nil:
 		return OK
 	case errors.As(err, &own):
 		return own.Status
+	case errors.As(err, &failed):
+		return Status(failed.Status)
 	case errors.Is(err, tape.ErrOutOfMemory):
 		return ErrOutOfMemory
 	case errors.As(err, &callback):

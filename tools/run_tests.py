@@ -1,6 +1,6 @@
 """Runs the test suites that need no GPU and prints one summary: what failed, what was skipped and why, and the counts.
 
-    tools/run_tests.py [go|cabi|fakecuda|python ...]      all of them by default
+    tools/run_tests.py [go|cabi|fakecuda|cuhost|python ...]      all of them by default
 
 Needs the standard library alone; pytest runs in the Python that runs this.
 """
@@ -44,11 +44,35 @@ def run_command(name: str, argv: list[str]) -> Result:
 
 
 def run_go(name: str, argv: list[str]) -> Result:
-    """`go test -json`: counts tests and subtests, shows the output of those that fail."""
+    return run_events(name, [GO, "test", "-json", *argv])
+
+
+def run_cuhost(name: str, packages: list[str]) -> Result:
+    """Tests of Go packages behind the tag, over the stand-in driver; the Makefile builds them with the CUDA headers."""
+    make = ["make", "--silent"]
+    if subprocess.run([*make, "headers"], cwd=ROOT, stdin=subprocess.DEVNULL).returncode != 0:
+        result = Result()
+        for package in packages:
+            result.skip(package, "the headers of CUDA 12.9 could not be installed (make headers)")
+        return result
+    result = run_command("make cuhost", [*make, "fakecuda", "cuhost"])
+    standin = ROOT / "build" / "fakecuda"
+    kernels = standin / "kernels.so"
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("FAKECUDA_")}
+    environment |= {"LD_LIBRARY_PATH": str(standin)} | ({"FAKECUDA_KERNELS": str(kernels)} if kernels.exists() else {})
+    for package in packages if not result.failed else []:
+        program = ROOT / "build" / "cuhost" / f"{Path(package).name}.test"
+        argv = [GO, "tool", "test2json", "-t", "-p", package, str(program), "-test.v=test2json", "-test.paniconexit0"]
+        result.add(run_events(name, argv, cwd=ROOT / Path(package).name, environment=environment))
+    return result
+
+
+def run_events(name: str, argv: list[str], cwd: Path = ROOT, environment: dict[str, str] | None = None) -> Result:
+    """A program that tells of Go tests in JSON: counts tests and subtests, shows the output of those that fail."""
     result = Result()
     output: dict[tuple[str, str], list[str]] = {}
     process = subprocess.Popen(
-        [GO, "test", "-json", *argv], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+        argv, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     for line in process.stdout:
@@ -115,7 +139,11 @@ def suites(chosen: list[str]) -> list[tuple[str, object, list[str]]]:
             ("go test", run_go, ["-timeout", "30m", *packages]),
         ],
         "cabi": [("cabi", run_pytest, ["tests/cabi", "tests/abi"])],
-        "fakecuda": [("fakecuda", run_pytest, ["tests/fakecuda"]), ("kernels", run_pytest, ["tests/kernels"])],
+        "fakecuda": [
+            ("fakecuda", run_pytest, ["tests/fakecuda", "tests/fakecublaslt"]),
+            ("kernels", run_pytest, ["tests/kernels"]),
+        ],
+        "cuhost": [("cuhost", run_cuhost, ["github.com/libadcg/libadcg/cuhost"])],
         "python": [("python", run_pytest, python)],
     }
     unknown = [c for c in chosen if c not in every]

@@ -4,7 +4,7 @@ package device
 
 // Info describes a device.
 type Info struct {
-	Name        string // "host"
+	Name        string // "host", "cuda:0"
 	Description string // for people
 	Type, ID    int32  // DLPack's device type and number
 	Threads     int32  // of the host device's kernels; 0 on others
@@ -13,19 +13,53 @@ type Info struct {
 
 // Impl is how a device runs one built-in op.
 type Impl struct {
-	Launch    uintptr // adcg_op_launch_fn; 0 where every output is a view
-	Workspace uintptr // adcg_op_workspace_fn; 0: none
-	Prepare   uintptr // makes a node's state from its attributes, once; 0: none
-	Context   uintptr // what every launch is given beside the node's state
+	Launch     uintptr // adcg_op_launch_fn; 0 where every output is a view
+	Workspace  uintptr // adcg_op_workspace_fn; 0: none
+	Prepare    uintptr // makes a node's state from its attributes, once; 0: none
+	Context    uintptr // what every launch is given beside the node's state
+	Invariant  uintptr // the same for execs that are batch-invariant
+	UserData   uintptr // what Workspace is given while nothing is prepared: a context without a state
+	Parametric bool    // Launch goes through the launcher alone, with the same kernels at every step of a size
 }
 
-// Device is a place where ops run and memory lives.
+// Error is a device's failure; Status is an adcg_status.
+type Error struct {
+	Status  int32
+	Message string
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// Arena is one range of the device's memory, in part with memory behind it.
+type Arena interface {
+	Address() uintptr // aligned to 64 bytes
+	Batch() uintptr   // room for an adcg_batch in the device's memory; 0 on the host
+	Held() int64      // bytes from Address on that have memory behind them
+	Grow(bytes int64) error
+	Free()
+}
+
+// Device is a place where ops run and memory lives. Errors are *Error, or ErrOutOfMemory of package tape.
 type Device interface {
 	Info() Info
-	// Alloc gives `bytes` of the device's memory, aligned to 64 bytes; ErrOutOfMemory of package tape if there is none.
+	// Tape is the device's tape_device; 0: the host's.
+	Tape() uintptr
+	// NewArena reserves `bytes`. On a device that captures nothing all of them are held from the start.
+	NewArena(bytes int64) (Arena, error)
+	// ArenaBytes is what an arena of `bytes` takes of the device's memory, all held, and GraphBytes what a captured graph of some
+	// ops does.
+	ArenaBytes(bytes int64) int64
+	GraphBytes(ops int) int64
+	// Alloc gives memory of the device's to the caller, aligned to 64 bytes; Copy copies between any two of the host and the device,
+	// and waits for it.
 	Alloc(bytes int64) (uintptr, error)
-	Free(address uintptr)
+	Free(address uintptr) error
+	Copy(to, from uintptr, bytes int64) error
 	// Op is the device's implementation of a built-in op.
 	Op(name string) (Impl, bool)
+	// Capture runs what captures, Destroy what gives memory, streams or graphs back: never both at once. Destroy may leave it for
+	// later, when the captures are over: its caller may be an op in one.
+	Capture(capture func())
+	Destroy(destroy func())
 	Close()
 }

@@ -42,3 +42,10 @@ void tape_set_node(tape_node *node, uintptr_t launch, uintptr_t workspace, uintp
   node->workspace = (adcg_op_workspace_fn)workspace;
   node->user_data = (void *)user_data;
 }
+
+const tape_device *tape_device_of(uintptr_t address) { return address ? (const tape_device *)address : &tape_host; }
+
+void tape_set_held(tape_exec *exec, int64_t bytes) {
+  atomic_store(&exec->arena_held, bytes);
+  exec->fits_tokens = exec->fits_seqs = 0;
+}

@@ -19,6 +19,9 @@ adcg_status tape_call_prepare(uintptr_t prepare, const adcg_attr *attrs, int32_t
 /* The launch of every op that is written in Go; its user_data is the op's handle. */
 adcg_status tape_go_launch(const adcg_op_call *call, void *user_data);
 
+/* 0: the host's. */
+const tape_device *tape_device_of(uintptr_t address);
+void tape_set_held(tape_exec *exec, int64_t bytes);
 void tape_set_node(tape_node *node, uintptr_t launch, uintptr_t workspace, uintptr_t user_data);
 
 #endif /* ADCG_TAPE_CALLBACK_H_ */

@@ -3,7 +3,7 @@
 package tape
 
 // #include <stdlib.h>
-// #include "tape.h"
+// #include "callback.h"
 import "C"
 
 import (
@@ -18,8 +18,11 @@ type Exec struct {
 	program unsafe.Pointer // the block that holds c and its tables
 }
 
-// Want is the status beside ADCG_* with which Replay asks for a bucket to be captured.
-const Want = int32(C.TAPE_WANT_BUCKET)
+// Statuses beside ADCG_*: what a replay or a capture asks for before it can run.
+const (
+	WantBucket = int32(C.TAPE_WANT_BUCKET) // a bucket to be captured
+	WantMemory = int32(C.TAPE_WANT_MEMORY) // Wanted bytes of the arena to be held
+)
 
 // Bucket states.
 const (
@@ -45,8 +48,8 @@ func (e *Exec) Acquire() bool { return bool(C.tape_acquire(e.c)) }
 // Release gives it up.
 func (e *Exec) Release() { C.tape_release(e.c) }
 
-// Replay runs one step; the caller holds the exec. With the status Want, bucket must be captured first.
-func (e *Exec) Replay(batch Batch, inputs, outputs []Tensor) (step Step, status int32, bucket int, err error) {
+// Replay runs one step; the caller holds the exec. With the status WantBucket, bucket must be captured first.
+func (e *Exec) Replay(batch Batch, inputs, outputs []Tensor, stream uintptr) (step Step, status int32, bucket int, err error) {
 	var cBatch *C.adcg_batch
 	var cStep *C.adcg_step
 	var want *C.int32_t
@@ -61,7 +64,8 @@ func (e *Exec) Replay(batch Batch, inputs, outputs []Tensor) (step Step, status 
 		return Step{}, 0, 0, err
 	}
 	defer free()
-	status = int32(C.tape_replay(e.c, cBatch, first(in), C.int32_t(len(in)), first(out), C.int32_t(len(out)), nil, cStep, want))
+	status = int32(C.tape_replay(e.c, cBatch, first(in), C.int32_t(len(in)), first(out), C.int32_t(len(out)),
+		C.tape_pointer(C.uintptr_t(stream)), cStep, want))
 	step = Step{
 		Mode: int32(cStep.mode), Reason: int32(cStep.reason),
 		BucketTokens: int64(cStep.bucket_tokens), BucketSeqs: int64(cStep.bucket_seqs), PaddedTokens: int64(cStep.padded_tokens),
@@ -73,7 +77,11 @@ func (e *Exec) Replay(batch Batch, inputs, outputs []Tensor) (step Step, status 
 func (e *Exec) tensors(b *block, tensors []Tensor) []C.DLTensor {
 	out := array[C.DLTensor](b, len(tensors))
 	for i, t := range tensors {
-		fillTensor(b, &out[i], t.Shape, e.c.device)
+		device := e.c.device
+		if t.DeviceType != 0 {
+			device = C.DLDevice{device_type: C.DLDeviceType(t.DeviceType), device_id: C.int32_t(t.DeviceID)}
+		}
+		fillTensor(b, &out[i], t.Shape, device)
 		out[i].data = t.Data
 	}
 	return out
@@ -83,6 +91,26 @@ func (e *Exec) tensors(b *block, tensors []Tensor) []C.DLTensor {
 func (e *Exec) Capture(i int) int32 {
 	e.c.capture_called = 1
 	return int32(C.tape_capture(e.c, C.int32_t(i)))
+}
+
+// Wanted is how many bytes of the arena must be held, after WantMemory.
+func (e *Exec) Wanted() int64 { return int64(e.c.arena_wanted) }
+
+// Hold says that so many bytes of the arena are held now; the caller holds the exec.
+func (e *Exec) Hold(bytes int64) { C.tape_set_held(e.c, C.int64_t(bytes)) }
+
+// Synchronize waits until every step is done; the caller holds the exec. The message of a failure is LastError's.
+func (e *Exec) Synchronize() int32 { return int32(C.tape_synchronize(e.c)) }
+
+// WaitStream has the exec's next step wait for what is in a stream now, and StreamWait a stream for the exec's last step; the
+// caller holds the exec. The message of a failure is LastError's.
+func (e *Exec) WaitStream(stream uintptr) int32 {
+	return int32(C.tape_order(e.c, borrowed("adcg_exec_wait_stream"), C.tape_pointer(C.uintptr_t(stream)), true))
+}
+
+// StreamWait is described at WaitStream.
+func (e *Exec) StreamWait(stream uintptr) int32 {
+	return int32(C.tape_order(e.c, borrowed("adcg_stream_wait_exec"), C.tape_pointer(C.uintptr_t(stream)), false))
 }
 
 // Unbound is the first bound value without memory, or -1.
@@ -176,6 +204,13 @@ func (e *Exec) Free() {
 
 // LastError is this thread's message.
 func LastError() string { return C.GoString(C.tape_last_error()) }
+
+// TakeOpError is the message that a callback or a device left on this thread, which then has none.
+func TakeOpError() string {
+	message := C.GoString(C.tape_op_error())
+	C.tape_clear_op_error()
+	return message
+}
 
 // SetLastError sets this thread's message for a failure, "function: text".
 func SetLastError(status int32, function, message string) {

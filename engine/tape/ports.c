@@ -129,32 +129,58 @@ adcg_status tape_check_tensors(tape_exec *exec, const DLTensor *inputs, const DL
   return ADCG_OK;
 }
 
-/* Decides for each of the caller's tensors where it is used, and brings inputs to the bucket's size. */
-void tape_take_tensors(tape_exec *exec, const DLTensor *inputs, const DLTensor *outputs, const tape_route *r, adcg_step *step) {
+static adcg_status fail_port(adcg_status status, const char *what, int32_t number, const char *name) {
+  char where[256];
+  snprintf(where, sizeof where, "copy of %s[%d] `%s`", what, (int)number, name);
+  return tape_fail_device(status, kReplay, where);
+}
+
+/* Whether graphs of the route hold a slot's staging block for good. */
+static bool is_staged_for_good(const tape_exec *exec, const tape_route *r, int32_t slot) {
+  const int32_t buckets[] = {r->full, r->token_part, r->seq_part};
+  for (int32_t i = 0; i < 3; i++) {
+    const tape_unit *unit = buckets[i] >= 0 ? exec->buckets[buckets[i]].unit : NULL;
+    if (unit && unit->fixed && unit->fixed[slot]) return true;
+  }
+  return false;
+}
+
+static adcg_status take_input(const tape_exec *exec, int32_t i, const DLTensor *tensor, const tape_route *r, const int64_t *offsets,
+                              adcg_step *step) {
+  const tape_device *on = exec->on;
+  const tape_value *value = &exec->values[exec->inputs[i].value];
+  int64_t rows = tape_rows(value, r->tokens, r->seqs), real = tape_rows(value, exec->real_tokens, exec->real_seqs);
+  char *data = adcg_data(tensor);
+  adcg_status status = ADCG_OK;
+  exec->slots[i] = data;
+  if (tensor->shape[0] < rows || is_staged_for_good(exec, r, i)) {
+    exec->slots[i] = exec->arena + offsets[exec->inputs[i].staging_block];
+    if (real > 0) status = on->copy(on, exec->stream, exec->slots[i], data, (size_t)(real * value->row_bytes));
+    step->staged_bytes += real * value->row_bytes;
+  }
+  if (LIKELY(!status) && rows > real)
+    status = on->fill(on, exec->stream, (char *)exec->slots[i] + real * value->row_bytes, 0, (size_t)((rows - real) * value->row_bytes));
+  return LIKELY(!status) ? ADCG_OK : fail_port(status, "inputs", i, value->name);
+}
+
+adcg_status tape_take_tensors(tape_exec *exec, const DLTensor *inputs, const DLTensor *outputs, const tape_route *r, adcg_step *step) {
   int64_t staged_tensors = 0;
   const int64_t *offsets = tape_layout_of(exec, r->tokens)->offsets;
   for (int32_t i = 0; i < exec->num_inputs; i++) {
-    const tape_value *value = &exec->values[exec->inputs[i].value];
-    int64_t rows = tape_rows(value, r->tokens, r->seqs), real = tape_rows(value, exec->real_tokens, exec->real_seqs);
-    char *data = adcg_data(&inputs[i]);
-    if (inputs[i].shape[0] < rows) {
-      char *staging = exec->arena + offsets[exec->inputs[i].staging_block];
-      memcpy(staging, data, (size_t)(real * value->row_bytes));
-      data = staging;
-      step->staged_bytes += real * value->row_bytes;
-      staged_tensors++;
-    }
-    if (rows > real) memset(data + real * value->row_bytes, 0, (size_t)((rows - real) * value->row_bytes));
-    exec->slots[i] = data;
+    adcg_status status = take_input(exec, i, &inputs[i], r, offsets, step);
+    if (UNLIKELY(status)) return status;
+    staged_tensors += exec->slots[i] != adcg_data(&inputs[i]);
   }
   for (int32_t i = 0; i < exec->num_outputs; i++) {
     const tape_port *port = &exec->outputs[i];
     const tape_value *value = &exec->values[port->value];
-    bool in_place = !port->staged || outputs[i].shape[0] >= tape_rows(value, r->tokens, r->seqs);
+    bool in_place = !port->staged ||
+                    (outputs[i].shape[0] >= tape_rows(value, r->tokens, r->seqs) && !is_staged_for_good(exec, r, exec->num_inputs + i));
     exec->slots[exec->num_inputs + i] = in_place ? adcg_data(&outputs[i]) : exec->arena + offsets[port->staging_block];
     staged_tensors += !in_place;
   }
   if (staged_tensors) tape_count(&exec->counters.staged_tensors, staged_tensors);
+  return ADCG_OK;
 }
 
 /* The address of a value's first row, in this step. */
@@ -167,15 +193,16 @@ static const char *address_of(const tape_exec *exec, const tape_value *value, co
   }
 }
 
-/* Copies the real rows of outputs that were staged, or that live elsewhere. */
-void tape_give_outputs(const tape_exec *exec, const DLTensor *outputs, int64_t tokens, adcg_step *step) {
+adcg_status tape_give_outputs(const tape_exec *exec, const DLTensor *outputs, int64_t tokens, adcg_step *step) {
+  const tape_device *on = exec->on;
   for (int32_t i = 0; i < exec->num_outputs; i++) {
     const char *at = exec->slots[exec->num_inputs + i];
     char *data = adcg_data(&outputs[i]);
     if (LIKELY(at == data)) continue;
     const tape_value *value = &exec->values[exec->outputs[i].value];
     int64_t bytes = tape_rows(value, exec->real_tokens, exec->real_seqs) * value->row_bytes;
-    memcpy(data, at, (size_t)bytes);
+    adcg_status status = bytes > 0 ? on->copy(on, exec->stream, data, at, (size_t)bytes) : ADCG_OK;
+    if (UNLIKELY(status)) return fail_port(status, "outputs", i, exec->outputs[i].name);
     step->staged_bytes += bytes;
   }
   const tape_layout *layout = exec->num_copies ? tape_layout_of(exec, tokens) : NULL;
@@ -183,6 +210,9 @@ void tape_give_outputs(const tape_exec *exec, const DLTensor *outputs, int64_t t
     const tape_copy *copy = &exec->copies[i];
     const tape_value *value = &exec->values[copy->value];
     int64_t bytes = tape_rows(value, exec->real_tokens, exec->real_seqs) * value->row_bytes;
-    memcpy(adcg_data(&outputs[copy->output]), address_of(exec, value, layout), (size_t)bytes);
+    adcg_status status =
+        bytes > 0 ? on->copy(on, exec->stream, adcg_data(&outputs[copy->output]), address_of(exec, value, layout), (size_t)bytes) : ADCG_OK;
+    if (UNLIKELY(status)) return fail_port(status, "outputs", copy->output, exec->outputs[copy->output].name);
   }
+  return ADCG_OK;
 }

@@ -21,6 +21,8 @@ type Impl struct {
 	BuiltIn   bool
 	Context   uintptr // of a built-in op: the device's
 	State     uintptr // of a built-in op: this node's
+
+	Parametric bool // it launches kernels through the launcher alone, the same ones in every step of a size
 }
 
 // Spec is all that a data plane is made of.
@@ -29,9 +31,13 @@ type Spec struct {
 	Impls      []Impl // per node
 	DeviceType int32  // DLDeviceType
 	DeviceID   int32
+	Device     uintptr // its tape_device; 0: the host's
 	Arena      uintptr // 0: only to measure
+	ArenaHeld  int64   // bytes of it that have memory behind them
+	Batch      uintptr // where the device keeps a step's counts; 0 on the host
 	Explicit   bool    // capture policy
 	Verify     bool
+	Capture    int32 // ADCG_CAPTURE_MODE_*
 }
 
 // New writes the tables of an exec into one block of C memory.
@@ -57,14 +63,18 @@ func New(spec Spec) (*Exec, error) {
 	return &Exec{c: c, program: base}, nil
 }
 
-// Open allocates the two units that serve every size.
-func (e *Exec) Open() error {
+// Open makes the exec's stream and allocates the two units that serve every size; the thread is locked. On failure the exec is to
+// be freed; the message of a status is LastError's.
+func (e *Exec) Open() (int32, error) {
+	if status := int32(C.tape_open_streams(e.c)); status != 0 {
+		return status, nil
+	}
 	e.c.eager = C.tape_unit_create(e.c, C.TAPE_ALL, 1, 1)
 	e.c.dynamic = C.tape_unit_create(e.c, C.TAPE_DYNAMIC, 1, 1)
 	if e.c.eager == nil || e.c.dynamic == nil {
-		return ErrOutOfMemory
+		return 0, ErrOutOfMemory
 	}
-	return nil
+	return 0, nil
 }
 
 // MetadataBytes is the size of the tables.
@@ -77,6 +87,32 @@ func (e *Exec) TapeBytes() int64 {
 		n += C.tape_unit_bytes(e.c, C.tape_bucket_kind(&unsafe.Slice(e.c.buckets, int(e.c.num_buckets))[i].size))
 	}
 	return int64(n)
+}
+
+// GraphOps is how many ops each captured graph holds, on a device that captures.
+func (e *Exec) GraphOps() []int {
+	partitions := unsafe.Slice(e.c.partitions, int(e.c.num_partitions))
+	ops := make([]int, len(partitions))
+	total := 0
+	for _, n := range unsafe.Slice(e.c.nodes, int(e.c.num_nodes)) {
+		if n.skip == 0 {
+			ops[n.partition]++
+			total++
+		}
+	}
+	var graphs []int
+	for i := range unsafe.Slice(e.c.buckets, int(e.c.num_buckets)) {
+		kind := C.tape_bucket_kind(&unsafe.Slice(e.c.buckets, int(e.c.num_buckets))[i].size)
+		if kind == C.TAPE_ALL && total > 0 {
+			graphs = append(graphs, total)
+		}
+		for p, k := range partitions {
+			if k == kind && ops[p] > 0 {
+				graphs = append(graphs, ops[p])
+			}
+		}
+	}
+	return graphs
 }
 
 func numbers[T ~int32](b *block, values []T) *C.int32_t {
@@ -102,7 +138,13 @@ func write(b *block, spec Spec) (*C.tape_exec, error) {
 	e.mode, e.policy = C.int32_t(plan.Options.Mode), flag(spec.Explicit)
 	e.verify, e.query_len = flag(spec.Verify), C.int64_t(plan.Options.QueryLen)
 	e.device.device_type, e.device.device_id = C.DLDeviceType(spec.DeviceType), C.int32_t(spec.DeviceID)
+	e.on = C.tape_device_of(C.uintptr_t(spec.Device))
 	e.arena, e.arena_bytes = (*C.char)(C.tape_pointer(C.uintptr_t(spec.Arena))), C.int64_t(plan.ArenaBytes)
+	if !b.measuring() {
+		C.tape_set_held(e, C.int64_t(spec.ArenaHeld))
+	}
+	e.device_batch = (*C.adcg_batch)(C.tape_pointer(C.uintptr_t(spec.Batch)))
+	e.capture_mode = C.int32_t(spec.Capture)
 
 	writeLayouts(b, e, plan)
 	writeValues(b, e, plan)
@@ -124,6 +166,9 @@ func write(b *block, spec Spec) (*C.tape_exec, error) {
 	if spec.Verify {
 		e.verify_hashes = first(array[C.uint64_t](b, len(g.Values)))
 		e.verify_producers = first(array[C.int32_t](b, len(g.Values)))
+		if spec.Device != 0 {
+			e.verify_scratch = (*C.char)(unsafe.Pointer(first(array[byte](b, int(largestValue(plan))))))
+		}
 	}
 	return e, nil
 }
@@ -144,6 +189,24 @@ func lastReaders(g *piecewise.Graph) []int {
 		last[o.Value] = len(g.Nodes)
 	}
 	return last
+}
+
+// largestValue is how many bytes from its first to its last one a value has at most, in any step.
+func largestValue(plan *piecewise.Plan) (most int64) {
+	limits := plan.Graph.Limits
+	for i, v := range plan.Graph.Values {
+		rows := v.Type.Dims[0].At(limits.MaxTokens, limits.MaxSeqs)
+		bytes := rows * v.Type.RowBytes()
+		if s := plan.Storage[i].Strides; s != (piecewise.Strides{}) && rows > 0 {
+			last := (rows - 1) * int64(s[0])
+			for d := 1; d < len(v.Type.Dims); d++ {
+				last += (v.Type.Dims[d].Constant - 1) * int64(s[d])
+			}
+			bytes = (last + 1) * v.Type.DType.Size()
+		}
+		most = max(most, bytes)
+	}
+	return most
 }
 
 func writeLayouts(b *block, e *C.tape_exec, plan *piecewise.Plan) {
@@ -204,6 +267,7 @@ func writeNodes(b *block, e *C.tape_exec, spec Spec) error {
 		out.partition = C.int32_t(partitionOf[i])
 		out.dynamic = flag(n.Schema.Kind != piecewise.Static)
 		out.zeroes_tail = flag(n.Schema.Flags&piecewise.FlagZeroesTail != 0)
+		out.parametric = flag(impl.Parametric)
 		out.skip = flag(!spec.Plan.Runs[i])
 		out.mutates = C.uint64_t(n.Schema.Mutates)
 		out.workspace_block = C.int32_t(spec.Plan.WorkspaceBlock[i])

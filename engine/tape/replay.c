@@ -43,7 +43,7 @@ static adcg_status run_piecewise(tape_exec *exec, const tape_route *r) {
     const tape_unit *unit = units[exec->partitions[p]];
     if (!unit) continue;
     const tape_step *failed;
-    adcg_status status = run(unit->steps + unit->begin[p], unit->steps + unit->begin[p + 1], &failed);
+    adcg_status status = run(unit->runs + unit->run_begin[p], unit->runs + unit->run_begin[p + 1], &failed);
     if (UNLIKELY(status)) return tape_fail_step(exec, kReplay, unit, failed, status);
   }
   return ADCG_OK;
@@ -59,7 +59,7 @@ static adcg_status run_route(tape_exec *exec, const tape_route *r) {
   tape_unit *unit = whole_unit(exec, r);
   if (UNLIKELY(exec->verify)) return tape_verify_run(exec, unit);
   const tape_step *failed;
-  adcg_status status = run(unit->steps, unit->steps + unit->num_steps, &failed);
+  adcg_status status = run(unit->runs, unit->runs + unit->num_runs, &failed);
   return LIKELY(!status) ? ADCG_OK : tape_fail_step(exec, kReplay, unit, failed, status);
 }
 
@@ -67,6 +67,7 @@ static adcg_status run_route(tape_exec *exec, const tape_route *r) {
 static adcg_status fit_units(tape_exec *exec, const tape_route *r, adcg_step *step) {
   if (r->mode == ADCG_MODE_PIECEWISE) {
     tape_unit_resize(exec, exec->dynamic, r->tokens, r->seqs);
+    tape_unit_stream(exec->dynamic, exec->stream);
     adcg_status status = tape_check_workspaces(exec, kReplay, exec->dynamic);
     if (status) return status;
     step->repointed += tape_unit_point(exec, exec->dynamic);
@@ -77,6 +78,7 @@ static adcg_status fit_units(tape_exec *exec, const tape_route *r, adcg_step *st
   tape_unit *unit = whole_unit(exec, r);
   if (r->full < 0) {
     tape_unit_resize(exec, unit, r->tokens, r->seqs);
+    tape_unit_stream(unit, exec->stream);
     adcg_status status = tape_check_workspaces(exec, kReplay, unit);
     if (status) return status;
   }
@@ -84,12 +86,14 @@ static adcg_status fit_units(tape_exec *exec, const tape_route *r, adcg_step *st
   return ADCG_OK;
 }
 
-/* A captured unit that is yet to be captured: it must be before the step can run. */
+/* A unit that is yet to be captured, or to be captured anew: it must be before the step can run. */
 static int32_t missing_bucket(const tape_exec *exec, const tape_route *r) {
   const int32_t wanted[] = {r->full, r->token_part, r->seq_part};
-  for (int32_t i = 0; i < 3; i++)
-    if (wanted[i] >= 0 && atomic_load_explicit(&exec->buckets[wanted[i]].state, memory_order_relaxed) == ADCG_BUCKET_EMPTY)
-      return wanted[i];
+  for (int32_t i = 0; i < 3; i++) {
+    if (wanted[i] < 0) continue;
+    const tape_bucket *bucket = &exec->buckets[wanted[i]];
+    if (atomic_load_explicit(&bucket->state, memory_order_relaxed) == ADCG_BUCKET_EMPTY || bucket->unit->stale) return wanted[i];
+  }
   return -1;
 }
 
@@ -127,9 +131,10 @@ static inline bool same_batch(const adcg_batch *a, const adcg_batch *b) {
 }
 
 /* Whether this step is just like the one before, which was checked and dispatched. */
-static inline bool repeats(const tape_exec *exec, const adcg_batch *batch, const DLTensor *inputs, const DLTensor *outputs) {
+static inline bool repeats(const tape_exec *exec, const adcg_batch *batch, const DLTensor *inputs, const DLTensor *outputs,
+                           const void *stream) {
   const tape_memo *memo = &exec->memo;
-  if (memo->generation != exec->generation || !same_batch(batch, &exec->batch)) return false;
+  if (memo->generation != exec->generation || memo->stream != stream || !same_batch(batch, &exec->batch)) return false;
   for (int32_t i = 0; i < exec->num_inputs; i++)
     if (!same_tensor(&memo->ports[i], memo->rows[i], &exec->values[exec->inputs[i].value].type, &inputs[i])) return false;
   for (int32_t i = 0, k = exec->num_inputs; i < exec->num_outputs; i++, k++)
@@ -137,7 +142,7 @@ static inline bool repeats(const tape_exec *exec, const adcg_batch *batch, const
   return true;
 }
 
-static void remember(tape_exec *exec, const tape_route *r, const DLTensor *inputs, const DLTensor *outputs) {
+static void remember(tape_exec *exec, const tape_route *r, const DLTensor *inputs, const DLTensor *outputs, void *stream) {
   tape_memo *memo = &exec->memo;
   memo->plain = exec->num_copies == 0;
   for (int32_t i = 0; i < exec->num_inputs + exec->num_outputs; i++) {
@@ -147,9 +152,10 @@ static void remember(tape_exec *exec, const tape_route *r, const DLTensor *input
     memo->rows[i] = memo->ports[i].shape[0];
     int64_t rows = tape_rows(value, r->tokens, r->seqs);
     bool tail = !output && rows > tape_rows(value, exec->real_tokens, exec->real_seqs);
-    if (tail || memo->rows[i] < rows) memo->plain = false;
+    if (tail || memo->rows[i] < rows || exec->slots[i] != adcg_data(&memo->ports[i])) memo->plain = false;
   }
   memo->route = *r;
+  memo->stream = stream;
   memo->generation = exec->generation;
 }
 
@@ -164,7 +170,8 @@ static adcg_status check_arguments(const tape_exec *exec, const adcg_batch *batc
     return tape_fail(ADCG_ERR_ARGUMENT, kReplay, "num_outputs: %d, the graph has %d", (int)num_outputs, (int)exec->num_outputs);
   if (UNLIKELY((!inputs && num_inputs) || !outputs))
     return tape_fail(ADCG_ERR_ARGUMENT, kReplay, "%s: NULL", outputs ? "inputs" : "outputs");
-  if (UNLIKELY(stream != NULL)) return tape_fail(ADCG_ERR_ARGUMENT, kReplay, "stream: %p: the host device has none, pass NULL", stream);
+  if (UNLIKELY(stream != NULL && !exec->on->open_stream))
+    return tape_fail(ADCG_ERR_ARGUMENT, kReplay, "stream: %p: the host device has none, pass NULL", stream);
   if (UNLIKELY(out_step && out_step->struct_size < sizeof *out_step))
     return tape_fail(ADCG_ERR_ARGUMENT, kReplay, "out_step: struct_size: %zu, use ADCG_STEP_INIT", out_step->struct_size);
   return ADCG_OK;
@@ -198,7 +205,44 @@ static adcg_status plan_step(tape_exec *exec, const adcg_batch *batch, const DLT
     *out_bucket = missing;
     return TAPE_WANT_BUCKET;
   }
+  if (UNLIKELY(!tape_fits(exec, r->tokens, r->seqs))) return TAPE_WANT_MEMORY;
   return tape_check_overlaps(exec, inputs, outputs, r);
+}
+
+/* Enqueues a step, or on the host runs it; `bring`: there may be something to bring and to give. */
+static adcg_status run_step(tape_exec *exec, const DLTensor *inputs, const DLTensor *outputs, void *stream, const tape_route *r, bool bring,
+                            adcg_step *step) {
+  tape_clear_op_error();
+  adcg_status status = ADCG_OK;
+  const bool streams = exec->on->open_stream != NULL;
+  if (streams) {
+    status = tape_take_stream(exec, stream);
+    if (LIKELY(!status)) status = tape_give_batch(exec);
+    if (UNLIKELY(status)) return tape_fail_device(status, kReplay, "begin of the step");
+  }
+  if (bring) {
+    status = tape_take_tensors(exec, inputs, outputs, r, step);
+    if (LIKELY(!status)) status = fit_units(exec, r, step);
+  }
+  if (LIKELY(!status)) status = run_route(exec, r);
+  if (LIKELY(!status) && bring) status = tape_give_outputs(exec, outputs, r->tokens, step);
+  if (streams) { /* what was enqueued before a failure stays in front of what comes, too */
+    adcg_status marked = tape_mark(exec);
+    if (UNLIKELY(marked && !status)) status = tape_fail_device(marked, kReplay, "end of the step");
+  }
+  return status;
+}
+
+/* The same with the exec's device as this thread's. */
+static adcg_status run_on_device(tape_exec *exec, const DLTensor *inputs, const DLTensor *outputs, void *stream, const tape_route *r,
+                                 bool bring, adcg_step *step) {
+  if (!exec->on->enter) return run_step(exec, inputs, outputs, stream, r, bring, step);
+  void *was = NULL;
+  adcg_status status = tape_enter(exec->on, kReplay, &was);
+  if (UNLIKELY(status)) return status;
+  status = run_step(exec, inputs, outputs, stream, r, bring, step);
+  tape_leave(exec->on, was);
+  return status;
 }
 
 adcg_status tape_replay(tape_exec *exec, const adcg_batch *batch, const DLTensor *inputs, int32_t num_inputs, const DLTensor *outputs,
@@ -206,7 +250,7 @@ adcg_status tape_replay(tape_exec *exec, const adcg_batch *batch, const DLTensor
   adcg_status status = check_arguments(exec, batch, inputs, num_inputs, outputs, num_outputs, stream, out_step);
   if (UNLIKELY(status)) return status;
   adcg_step step = ADCG_STEP_INIT;
-  bool again = repeats(exec, batch, inputs, outputs);
+  bool again = repeats(exec, batch, inputs, outputs, stream);
   tape_route fresh, *r = &exec->memo.route;
   if (!again) {
     r = &fresh;
@@ -215,20 +259,15 @@ adcg_status tape_replay(tape_exec *exec, const adcg_batch *batch, const DLTensor
   }
   bool bring = !again || !exec->memo.plain;
   if (LIKELY(r->reason != ADCG_REASON_EMPTY)) {
-    tape_clear_op_error();
-    if (bring) {
-      tape_take_tensors(exec, inputs, outputs, r, &step);
-      status = fit_units(exec, r, &step);
-    }
-    if (LIKELY(!status)) status = run_route(exec, r);
+    status = run_on_device(exec, inputs, outputs, stream, r, bring, &step);
     if (UNLIKELY(status)) {
       exec->memo.generation = 0;
+      exec->given.struct_size = 0; /* who knows how far the device got */
       tape_count(&exec->counters.failed_steps, 1);
       return status;
     }
-    if (bring) tape_give_outputs(exec, outputs, r->tokens, &step);
     step.padded_tokens = r->tokens - exec->real_tokens;
-    if (!again) remember(exec, r, inputs, outputs);
+    if (!again) remember(exec, r, inputs, outputs, stream);
   }
   count(exec, r, &step);
   if (out_step) {

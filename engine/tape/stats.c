@@ -34,8 +34,8 @@ void tape_read_stats(const tape_exec *exec, adcg_stats *out) {
     out->failed_buckets += info.state == ADCG_BUCKET_FAILED;
     out->tape_bytes += info.tape_bytes;
   }
-  out->arena_bytes = exec->arena_bytes;
+  out->arena_bytes = atomic_load(&exec->arena_held);
   out->metadata_bytes = exec->program_bytes;
-  out->graph_bytes = 0; /* the host device has no driver */
+  out->graph_bytes = read_counter(&exec->graph_bytes);
   out->total_bytes = out->arena_bytes + out->metadata_bytes + out->tape_bytes + out->graph_bytes;
 }

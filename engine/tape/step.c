@@ -24,36 +24,40 @@ void tape_each_run(const tape_value *value, char *data, int64_t row, void (*fn)(
   }
 }
 
-static void zero_run(char *run, int64_t bytes, void *context) {
-  (void)context;
-  memset(run, 0, (size_t)bytes);
-}
-
 adcg_status tape_run_dynamic(const adcg_op_call *call, void *user_data) {
   const tape_node *node = user_data;
   adcg_status status = node->launch(call, node->user_data);
   if (UNLIKELY(status)) return status;
   /* the padding contract: rows [real, bucket) of a dynamic op's outputs are zero for the next segment */
   const tape_exec *exec = (const tape_exec *)(uintptr_t)((const char *)call->batch - offsetof(tape_exec, batch));
-  for (int32_t i = 0; i < node->num_outputs; i++) {
+  for (int32_t i = 0; i < node->num_outputs && !status; i++) {
     const tape_value *value = &exec->values[node->outputs[i]];
-    int64_t rows = call->outputs[i].shape[0], real = tape_rows(value, exec->real_tokens, exec->real_seqs);
-    if (real < 0) real = 0;
-    char *data = call->outputs[i].data;
-    if (!value->strides) {
-      if (real < rows) memset(data + real * value->row_bytes, 0, (size_t)((rows - real) * value->row_bytes));
-    } else {
-      for (int64_t row = real; row < rows; row++) tape_each_run(value, data, row, zero_run, NULL);
-    }
+    int64_t rows = call->outputs[i].shape[0];
+    /* what is captured serves steps with other counts */
+    if (call->phase == ADCG_PHASE_CAPTURE || tape_real_rows(exec, value) < rows)
+      status = exec->on->zero_tail(exec, value, call->outputs[i].data, rows);
   }
-  return ADCG_OK;
+  return status;
+}
+
+adcg_status tape_run_graph(const adcg_op_call *call, void *user_data) {
+  const tape_graph *graph = user_data;
+  (void)call;
+  return graph->exec->on->run(graph->exec->on, graph->exec->stream, graph->executable);
 }
 
 adcg_status tape_fail_step(const tape_exec *exec, const char *function, const tape_unit *unit, const tape_step *step, adcg_status status) {
-  const tape_node *node = &exec->nodes[unit->nodes[step - unit->steps]];
-  char message[768];
+  char where[512], message[768];
+  if (step->run == tape_run_graph) {
+    const tape_graph *graph = step->user_data;
+    snprintf(where, sizeof where, "graph of `%s` to `%s`", exec->nodes[graph->first].name, exec->nodes[graph->last].name);
+  } else {
+    snprintf(where, sizeof where, "op `%s`", exec->nodes[unit->nodes[step - unit->steps]].name);
+  }
   snprintf(message, sizeof message, "%s", tape_op_error()); /* tape_fail writes into the same memory block */
   tape_clear_op_error();
-  if (message[0]) return tape_fail(ADCG_ERR_OP, function, "op `%s`: %s", node->name, message);
-  return tape_fail(ADCG_ERR_OP, function, "op `%s`: its launch returned %d (%s)", node->name, (int)status, tape_status_name(status));
+  if (!message[0]) snprintf(message, sizeof message, "its launch returned %d (%s)", (int)status, tape_status_name(status));
+  /* a driver's failure is the device's, whichever op met it; on the host all failures are the op's */
+  bool driver = exec->on->launch && (status == ADCG_ERR_DEVICE || status == ADCG_ERR_OUT_OF_MEMORY);
+  return tape_fail(driver ? status : ADCG_ERR_OP, function, "%s: %s", where, message);
 }

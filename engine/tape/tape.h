@@ -10,6 +10,8 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#include "device.h"
+
 #define LIKELY(x) __builtin_expect(!!(x), 1)
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
 
@@ -80,6 +82,7 @@ typedef struct tape_node {
   int32_t num_attrs;
   int32_t partition;
   int32_t dynamic;     /* its outputs' tails are zeroed behind it, unless zeroes_tail */
+  int32_t parametric;  /* launches kernels through the launcher alone, the same ones in every step of a size */
   int32_t zeroes_tail;
   int32_t skip;        /* every output only shows an input: nothing to run */
   uint64_t mutates;
@@ -104,7 +107,7 @@ typedef struct tape_copy { /* an output that is not written in place */
 /* ---- Units: bound calls ----------------------------------------------------------------------------------- */
 
 typedef struct tape_step {
-  adcg_op_launch_fn run;
+  adcg_op_launch_fn run; /* an op's launch, or what runs a captured graph */
   const adcg_op_call *call;
   void *user_data;
 } tape_step;
@@ -115,6 +118,12 @@ typedef struct tape_patch { /* a tensor whose memory is the caller's */
   int32_t unused;
   int64_t offset; /* bytes from the slot's address */
 } tape_patch;
+
+typedef struct tape_graph { /* a captured segment, or a captured whole */
+  const struct tape_exec *exec;
+  tape_executable *executable;
+  int32_t first, last; /* nodes that it holds, those between them of its partition too */
+} tape_graph;
 
 /* The calls of some partitions at one size, in one block of memory. Steps and calls do not change once it is captured; tensors
  * change their data pointers when the caller's memory moves. The two units that serve every size (eager, dynamic) are resized. */
@@ -127,7 +136,17 @@ typedef struct tape_unit {
   int32_t num_tensors;
   int32_t num_patches;     /* those of inputs and outputs first, by slot */
   int32_t num_io_patches;
-  tape_step *steps;
+  int32_t num_graphs;
+  bool stale;              /* on a device that captures: a bound value has moved; it is captured anew before its next step */
+  tape_step *steps;        /* one an op */
+  tape_step *runs;         /* what a replay runs: the steps themselves, or once captured on a device one step a graph */
+  int32_t *run_begin;      /* [num_partitions + 1]: runs of each partition; `begin` where runs are steps */
+  int32_t num_runs;
+  int32_t unused;
+  tape_step *graph_runs;     /* room for the others, on devices that capture; NULL on the host, as the next three */
+  int32_t *graph_begin;
+  tape_graph *graphs;
+  bool *fixed;               /* per input and output: graphs hold its staging block's address for good */
   adcg_op_call *calls;       /* one a step */
   int32_t *nodes;            /* the node of each step */
   int32_t *begin;            /* [num_partitions + 1]: steps of each partition */
@@ -135,8 +154,10 @@ typedef struct tape_unit {
   int32_t *values;           /* the value of each tensor */
   tape_patch *patches;
   int32_t *patch_begin;      /* [num_inputs + num_outputs + 1]: patches of each slot */
-  void **seen;               /* per input and output: the address its tensors hold now */
+  void **seen;               /* per input and output: the address its tensors hold now; NULL before the first step */
+  void **held;               /* likewise: the address that its graphs hold; room on devices that capture */
   int64_t bound_generation;  /* of the bound values that its tensors hold */
+  void *stream;              /* that its calls have */
 } tape_unit;
 
 typedef struct tape_bucket {
@@ -186,6 +207,7 @@ typedef struct tape_route {
 typedef struct tape_memo {
   int64_t generation; /* of the exec when the step ended well; 0: no memo */
   tape_route route;
+  void *stream;
   bool plain;     /* all tensors were used in place, without tails: nothing to bring or to give */
   DLTensor *ports; /* [num_inputs + num_outputs]: as they were; shape and strides are not kept here */
   int64_t *rows;   /* likewise: their first dims */
@@ -200,8 +222,12 @@ typedef struct tape_exec {
   int32_t verify;
   int64_t query_len;
   DLDevice device;
+  const tape_device *on;
+  int32_t capture_mode; /* ADCG_CAPTURE_MODE_* */
   char *arena;
-  int64_t arena_bytes;
+  int64_t arena_bytes;  /* of the plan */
+  adcg_batch *device_batch; /* `batch` in the device's memory, for ops; NULL on the host */
+  adcg_launcher launcher;   /* of every call; its launch is NULL on the host */
   int32_t num_values, num_nodes, num_inputs, num_outputs, num_bound, num_copies, num_partitions, num_buckets, num_layouts;
   const tape_value *values;
   const tape_node *nodes;
@@ -222,16 +248,28 @@ typedef struct tape_exec {
   int64_t generation;       /* rises with every control call; from 1 */
   tape_unit *eager;         /* every node, at any size */
   tape_unit *dynamic;       /* dynamic partitions, at any size */
+  _Atomic int64_t arena_held; /* what has memory behind it, from the start */
+  int64_t arena_wanted;     /* with TAPE_WANT_MEMORY: what the step needs */
+  int64_t fits_tokens, fits_seqs; /* a size that is known to fit into what is held */
+  void *own_stream;         /* NULL on the host, as all that follow */
+  void *mark;               /* the end of the last step, in its stream */
+  tape_executable *capturing; /* what launches are recorded in; NULL but during a capture */
+  _Atomic int64_t graph_bytes; /* of all executables */
 
   /* per step */
   _Atomic int32_t busy;
   adcg_batch batch; /* what calls point at */
   int64_t real_tokens, real_seqs;
+  adcg_batch given;      /* what device_batch holds, or will when the stream gets there */
+  void *stream;          /* where this step runs */
+  void *marked_stream;   /* where the last one ran */
+  bool marked;           /* there was one */
   void **slots;          /* [num_inputs + num_outputs]: the addresses of this step */
   int64_t *moved;        /* likewise: the step at which each was last found moved */
   tape_checked *checked; /* likewise */
   uint64_t *verify_hashes;   /* [num_values], only of verify execs */
   int32_t *verify_producers; /* likewise */
+  char *verify_scratch;      /* host memory for one value; NULL on the host device */
   tape_memo memo;
   tape_counters counters;
 } tape_exec;
@@ -241,6 +279,12 @@ typedef struct tape_exec {
 static inline int64_t tape_rows(const tape_value *value, int64_t tokens, int64_t seqs) {
   const adcg_dim *d = &value->type.dims[0];
   return d->tokens * tokens + d->seqs * seqs + d->constant;
+}
+
+/* Rows of a step that count; never negative. */
+static inline int64_t tape_real_rows(const tape_exec *exec, const tape_value *value) {
+  int64_t rows = tape_rows(value, exec->real_tokens, exec->real_seqs);
+  return rows < 0 ? 0 : rows;
 }
 
 /* The layout of a step's size. */
@@ -258,12 +302,22 @@ static inline const tape_layout *tape_layout_of(const tape_exec *exec, int64_t t
 
 /* The bytes of a unit with the partitions of `kind` (TAPE_*), of any size. */
 int64_t tape_unit_bytes(const tape_exec *exec, int32_t kind);
-/* NULL if out of memory. */
+/* Of a captured one, for whose graphs there is room on devices that capture; NULL if out of memory. */
 tape_unit *tape_unit_create(tape_exec *exec, int32_t kind, int64_t tokens, int64_t seqs);
 /* Sets the size of every tensor and call. */
 void tape_unit_resize(const tape_exec *exec, tape_unit *unit, int64_t tokens, int64_t seqs);
-/* Points the unit's tensors at this step's addresses and at the bound values; returns how many slots had moved. */
+/* Points the unit's tensors and graphs at this step's addresses, and its tensors at the bound values; returns how many slots had moved. */
 int64_t tape_unit_point(tape_exec *exec, tape_unit *unit);
+void tape_unit_point_bound(const tape_exec *exec, tape_unit *unit);
+/* Points the unit's graphs at the address of a slot that its tensors hold. */
+void tape_unit_point_graphs(const tape_exec *exec, tape_unit *unit, int32_t slot);
+/* The stream of every call. */
+void tape_unit_stream(tape_unit *unit, void *stream);
+/* Gives the graphs back; the unit then runs its steps. The device is this thread's. */
+void tape_unit_drop_graphs(tape_exec *exec, tape_unit *unit);
+void tape_unit_free(tape_exec *exec, tape_unit *unit);
+/* Whether the arena holds what a step of this size needs; if not, exec->arena_wanted says how much that is. */
+bool tape_fits(tape_exec *exec, int64_t tokens, int64_t seqs);
 /* Which partitions a bucket holds. */
 int32_t tape_bucket_kind(const adcg_bucket *size);
 static inline void *tape_pointer(uintptr_t address) { return (void *)address; }
@@ -279,6 +333,8 @@ static inline void tape_count(_Atomic int64_t *counter, int64_t n) {
 void tape_each_run(const tape_value *value, char *data, int64_t row, void (*fn)(char *run, int64_t bytes, void *context), void *context);
 /* The step that a dynamic op runs as: launch, then zeroed tails. user_data is its tape_node. */
 adcg_status tape_run_dynamic(const adcg_op_call *call, void *user_data);
+/* The run that launches a captured graph; user_data is its tape_graph, `call` the first of its segment. */
+adcg_status tape_run_graph(const adcg_op_call *call, void *user_data);
 /* "op `my.scale#1`: message": what a failed step says. */
 adcg_status tape_fail_step(const tape_exec *exec, const char *function, const tape_unit *unit, const tape_step *step, adcg_status status);
 
@@ -294,18 +350,40 @@ adcg_status tape_check_tensor(const tape_exec *exec, const char *function, const
 adcg_status tape_check_tensors(tape_exec *exec, const DLTensor *inputs, const DLTensor *outputs);
 /* Refuses tensors whose written rows overlap what the step reads or writes elsewhere. */
 adcg_status tape_check_overlaps(tape_exec *exec, const DLTensor *inputs, const DLTensor *outputs, const tape_route *r);
-/* Decides for each tensor where it is used (exec->slots), and brings inputs to the bucket's size. */
-void tape_take_tensors(tape_exec *exec, const DLTensor *inputs, const DLTensor *outputs, const tape_route *r, adcg_step *step);
+/* Decides for each tensor where it is used (exec->slots), and brings inputs to the bucket's size. On failure the message is set. */
+adcg_status tape_take_tensors(tape_exec *exec, const DLTensor *inputs, const DLTensor *outputs, const tape_route *r, adcg_step *step);
 /* Copies the real rows of outputs that were staged, or that live elsewhere. */
-void tape_give_outputs(const tape_exec *exec, const DLTensor *outputs, int64_t tokens, adcg_step *step);
+adcg_status tape_give_outputs(const tape_exec *exec, const DLTensor *outputs, int64_t tokens, adcg_step *step);
 
 /* Whether every op of the unit has workspace enough at its size, for which nobody may have planned. */
 adcg_status tape_check_workspaces(const tape_exec *exec, const char *function, const tape_unit *unit);
+
+/* ---- Devices (device.c) ------------------------------------------------------------------------------------------- */
+
+/* A failure of the device's, with the message that it left: "function: what: message". */
+adcg_status tape_fail_device(adcg_status status, const char *function, const char *what);
+/* Makes the device this thread's; the message is set. */
+adcg_status tape_enter(const tape_device *device, const char *function, void **was);
+void tape_leave(const tape_device *device, void *was);
+/* The stream and mark of an exec; close waits for the last step. The device is this thread's. */
+adcg_status tape_open_streams(tape_exec *exec);
+void tape_close_streams(tape_exec *exec);
+/* Of the numbers that stand for streams, as in DLPack, the one that means another stream on each thread. */
+enum { TAPE_STREAM_PER_THREAD = 2 };
+/* Around a step: the stream that it runs on, behind the one before; its counts in the device's memory; its end. */
+adcg_status tape_take_stream(tape_exec *exec, void *stream);
+adcg_status tape_give_batch(tape_exec *exec);
+adcg_status tape_mark(tape_exec *exec);
+/* adcg_exec_synchronize, adcg_exec_wait_stream, adcg_stream_wait_exec; the caller holds the exec. */
+adcg_status tape_synchronize(tape_exec *exec);
+adcg_status tape_order(tape_exec *exec, const char *function, void *stream, bool exec_waits);
 
 /* ---- Running (replay.c, capture.c, verify.c) ------------------------------------------------------------------- */
 
 /* Beside ADCG_*: this bucket must be captured before the step can run; *out_bucket says which. */
 #define TAPE_WANT_BUCKET (-1)
+/* Likewise: exec->arena_wanted bytes of the arena must be held before the step can run. */
+#define TAPE_WANT_MEMORY (-2)
 
 bool tape_acquire(tape_exec *exec);
 void tape_release(tape_exec *exec);
@@ -314,8 +392,11 @@ void tape_release(tape_exec *exec);
 adcg_status tape_replay(tape_exec *exec, const adcg_batch *batch, const DLTensor *inputs, int32_t num_inputs, const DLTensor *outputs,
                         int32_t num_outputs, void *stream, adcg_step *out_step, int32_t *out_bucket);
 
-/* Warms up and captures one bucket; the caller holds the exec. On failure the bucket is ADCG_BUCKET_FAILED. */
+/* Warms up and captures one bucket, or captures it anew; the caller holds the exec. On failure the bucket is ADCG_BUCKET_FAILED.
+ * TAPE_WANT_MEMORY: as in tape_replay. */
 adcg_status tape_capture(tape_exec *exec, int32_t bucket);
+/* Records the graphs of a unit, whose tensors lie in the staging blocks, and tries them (record.c). On failure it has none. */
+adcg_status tape_record(tape_exec *exec, tape_unit *unit, int32_t kind);
 
 /* Runs `unit` whole with the contracts of every op checked; the exec's slots and batch are set. */
 adcg_status tape_verify_run(tape_exec *exec, tape_unit *unit);
@@ -326,7 +407,7 @@ adcg_status tape_bind(tape_exec *exec, int32_t index, const DLTensor *tensor);
 void tape_read_bucket(const tape_bucket *bucket, adcg_bucket_info *out);
 void tape_read_stats(const tape_exec *exec, adcg_stats *out);
 
-/* Frees the units; the arena, the nodes' states and this block are Go's to free. */
+/* Frees the units, stream and mark; the arena, the nodes' states and this block are Go's to free. */
 void tape_exec_clear(tape_exec *exec);
 
 #endif /* ADCG_TAPE_TAPE_H_ */

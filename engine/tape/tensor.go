@@ -5,6 +5,7 @@ package tape
 import "C"
 
 import (
+	"fmt"
 	"unsafe"
 
 	"github.com/libadcg/libadcg/piecewise"
@@ -41,11 +42,19 @@ func fillBatch(out *C.adcg_batch, b Batch) {
 	}
 }
 
-// Tensor is a compact tensor in C memory, on the host.
+// Tensor is a compact tensor in C memory or in a device's.
 type Tensor struct {
-	Data  unsafe.Pointer // C memory: never Go's, which a C struct may not hold
+	Data  unsafe.Pointer // never Go's memory, which a C struct may not hold
 	Shape piecewise.Shape
+	// Where Data lies, in DLPack's terms: an exec refuses a tensor of another device. DeviceType 0: where the exec is.
+	DeviceType, DeviceID int32
 }
+
+// DLPack's device types.
+const (
+	DeviceCPU  = int32(C.kDLCPU)
+	DeviceCUDA = int32(C.kDLCUDA)
+)
 
 // NewTensor allocates zeroed C memory for a tensor; Free gives it back.
 func NewTensor(s piecewise.Shape) (Tensor, error) {
@@ -57,11 +66,21 @@ func NewTensor(s piecewise.Shape) (Tensor, error) {
 	if data == nil {
 		return Tensor{}, ErrOutOfMemory
 	}
-	return Tensor{Data: data, Shape: s}, nil
+	return Tensor{Data: data, Shape: s, DeviceType: DeviceCPU}, nil
 }
 
 // Free gives the memory of NewTensor back.
-func (t Tensor) Free() { C.free(t.Data) }
+func (t Tensor) Free() {
+	t.mustBeHost()
+	C.free(t.Data)
+}
+
+// mustBeHost panics where memory of a device would be read or freed as C's, which ends the process.
+func (t Tensor) mustBeHost() {
+	if t.DeviceType != 0 && t.DeviceType != DeviceCPU {
+		panic(fmt.Sprintf("tensor in memory of device type %d number %d, not in the host's", t.DeviceType, t.DeviceID))
+	}
+}
 
 // Len is the number of elements.
 func (t Tensor) Len() int {
@@ -80,10 +99,12 @@ func (t Tensor) Int32() []int32 { return view[int32](t, piecewise.I32) }
 
 // Bytes is a view of the tensor's memory.
 func (t Tensor) Bytes() []byte {
+	t.mustBeHost()
 	return unsafe.Slice((*byte)(t.Data), t.Len()*int(t.Shape.DType.Size()))
 }
 
 func view[T any](t Tensor, want piecewise.DType) []T {
+	t.mustBeHost()
 	if t.Shape.DType != want {
 		panic("tensor of " + t.Shape.DType.String() + ", not " + want.String())
 	}
@@ -92,5 +113,5 @@ func view[T any](t Tensor, want piecewise.DType) []T {
 
 func tensorOf(tensors *C.DLTensor, i, n int) Tensor {
 	t := &unsafe.Slice(tensors, n)[i]
-	return Tensor{Data: C.adcg_data(t), Shape: shapeOf(t)}
+	return Tensor{Data: C.adcg_data(t), Shape: shapeOf(t), DeviceType: int32(t.device.device_type), DeviceID: int32(t.device.device_id)}
 }

@@ -24,7 +24,7 @@ static int32_t slot_of(const tape_exec *exec, const tape_value *value) {
 }
 
 typedef struct unit_counts {
-  int64_t steps, tensors, dims, patches, io_patches;
+  int64_t steps, tensors, dims, patches, graphs;
 } unit_counts;
 
 static void count_tensor(const tape_exec *exec, int32_t index, unit_counts *n) {
@@ -32,18 +32,21 @@ static void count_tensor(const tape_exec *exec, int32_t index, unit_counts *n) {
   n->tensors++;
   n->dims += value->type.ndim;
   n->patches += value->place != TAPE_ARENA;
-  n->io_patches += value->place == TAPE_INPUT || value->place == TAPE_OUTPUT;
 }
 
 static unit_counts count(const tape_exec *exec, int32_t kind) {
   unit_counts n = {0, 0, 0, 0, 0};
+  int32_t partition = -1;
   for (int32_t i = 0; i < exec->num_nodes; i++) {
     const tape_node *node = &exec->nodes[i];
     if (!in_unit(exec, node, kind)) continue;
     n.steps++;
+    n.graphs += kind == TAPE_ALL ? n.steps == 1 : node->partition != partition;
+    partition = node->partition;
     for (int32_t k = 0; k < node->num_inputs; k++) count_tensor(exec, node->inputs[k], &n);
     for (int32_t k = 0; k < node->num_outputs; k++) count_tensor(exec, node->outputs[k], &n);
   }
+  if (kind == TAPE_DYNAMIC || !exec->on->begin_capture) n.graphs = 0;
   return n;
 }
 
@@ -58,10 +61,12 @@ static int64_t words(int64_t count, size_t size) { return (count * (int64_t)size
 
 static int64_t bytes_of(const tape_exec *exec, const unit_counts *n) {
   int64_t io = exec->num_inputs + exec->num_outputs;
-  return words(1, sizeof(tape_unit)) + words(n->steps, sizeof(tape_step)) + words(n->steps, sizeof(adcg_op_call)) +
-         words(n->steps, sizeof(int32_t)) + words(exec->num_partitions + 1, sizeof(int32_t)) + words(n->tensors, sizeof(DLTensor)) +
-         words(n->tensors, sizeof(int32_t)) + words(n->dims, sizeof(int64_t)) + words(n->patches, sizeof(tape_patch)) +
-         words(io + 1, sizeof(int32_t)) + words(io, sizeof(void *));
+  int64_t captured = n->graphs * (int64_t)(sizeof(tape_step) + sizeof(tape_graph)) + words(exec->num_partitions + 1, sizeof(int32_t)) +
+                     words(io, sizeof(bool)) + words(io, sizeof(void *));
+  return (n->graphs ? captured : 0) + words(1, sizeof(tape_unit)) + words(n->steps, sizeof(tape_step)) +
+         words(n->steps, sizeof(adcg_op_call)) + words(n->steps, sizeof(int32_t)) + words(exec->num_partitions + 1, sizeof(int32_t)) +
+         words(n->tensors, sizeof(DLTensor)) + words(n->tensors, sizeof(int32_t)) + words(n->dims, sizeof(int64_t)) +
+         words(n->patches, sizeof(tape_patch)) + words(io + 1, sizeof(int32_t)) + words(io, sizeof(void *));
 }
 
 int64_t tape_unit_bytes(const tape_exec *exec, int32_t kind) {
@@ -124,6 +129,13 @@ tape_unit *tape_unit_create(tape_exec *exec, int32_t kind, int64_t tokens, int64
   unit->patches = take(&cursor, n.patches * (int64_t)sizeof(tape_patch));
   unit->patch_begin = take(&cursor, (io + 1) * (int64_t)sizeof(int32_t));
   unit->seen = take(&cursor, io * (int64_t)sizeof(void *));
+  if (n.graphs) {
+    unit->graph_runs = take(&cursor, n.graphs * (int64_t)sizeof(tape_step));
+    unit->graphs = take(&cursor, n.graphs * (int64_t)sizeof(tape_graph));
+    unit->graph_begin = take(&cursor, (exec->num_partitions + 1) * (int64_t)sizeof(int32_t));
+    unit->fixed = take(&cursor, io * (int64_t)sizeof(bool));
+    unit->held = take(&cursor, io * (int64_t)sizeof(void *));
+  }
   unit->bound_generation = -1;
 
   int32_t next = 0; /* the partition whose first step comes next */
@@ -140,6 +152,8 @@ tape_unit *tape_unit_create(tape_exec *exec, int32_t kind, int64_t tokens, int64
     call->batch = &exec->batch;
     call->attrs = node->attrs;
     call->set_error = tape_set_op_error;
+    call->launcher = exec->launcher.launch ? &exec->launcher : NULL;
+    call->device_batch = exec->device_batch;
     call->inputs = &unit->tensors[unit->num_tensors];
     for (int32_t k = 0; k < node->num_inputs; k++) fill_tensor(exec, unit, node->inputs[k], &dims);
     call->outputs = &unit->tensors[unit->num_tensors];
@@ -150,6 +164,9 @@ tape_unit *tape_unit_create(tape_exec *exec, int32_t kind, int64_t tokens, int64
         (tape_step){tails ? tape_run_dynamic : node->launch, call, tails ? (void *)(uintptr_t)node : node->user_data};
   }
   while (next <= exec->num_partitions) unit->begin[next++] = unit->num_steps;
+  unit->runs = unit->steps;
+  unit->run_begin = unit->begin;
+  unit->num_runs = unit->num_steps;
   fill_patches(exec, unit);
   unit->tokens = unit->seqs = -1;
   tape_unit_resize(exec, unit, tokens, seqs);
@@ -192,15 +209,19 @@ int64_t tape_unit_point(tape_exec *exec, tape_unit *unit) {
       moved++;
     }
     unit->seen[s] = address;
+    if (unit->num_graphs) tape_unit_point_graphs(exec, unit, s);
   }
-  if (__builtin_expect(unit->bound_generation != exec->bound_generation, 0)) {
-    for (int32_t p = unit->num_io_patches; p < unit->num_patches; p++) {
-      const tape_patch *patch = &unit->patches[p];
-      patch->tensor->data = (char *)exec->bound[patch->slot - io].data + patch->offset;
-    }
-    unit->bound_generation = exec->bound_generation;
-  }
+  if (UNLIKELY(unit->bound_generation != exec->bound_generation)) tape_unit_point_bound(exec, unit);
   return moved;
+}
+
+void tape_unit_point_bound(const tape_exec *exec, tape_unit *unit) {
+  const int32_t io = exec->num_inputs + exec->num_outputs;
+  for (int32_t p = unit->num_io_patches; p < unit->num_patches; p++) {
+    const tape_patch *patch = &unit->patches[p];
+    patch->tensor->data = (char *)exec->bound[patch->slot - io].data + patch->offset;
+  }
+  unit->bound_generation = exec->bound_generation;
 }
 
 adcg_status tape_check_workspaces(const tape_exec *exec, const char *function, const tape_unit *unit) {
@@ -217,8 +238,93 @@ adcg_status tape_check_workspaces(const tape_exec *exec, const char *function, c
   return ADCG_OK;
 }
 
+void tape_unit_point_graphs(const tape_exec *exec, tape_unit *unit, int32_t slot) {
+  void *was = unit->held[slot], *now = unit->seen[slot];
+  if (was == now || unit->fixed[slot]) return;
+  for (int32_t g = 0; g < unit->num_graphs; g++) exec->on->point(unit->graphs[g].executable, slot, (uintptr_t)was, (uintptr_t)now);
+  unit->held[slot] = now;
+}
+
+void tape_unit_stream(tape_unit *unit, void *stream) {
+  if (unit->stream == stream) return;
+  for (int32_t i = 0; i < unit->num_steps; i++) unit->calls[i].stream = stream;
+  unit->stream = stream;
+}
+
+void tape_unit_drop_graphs(tape_exec *exec, tape_unit *unit) {
+  for (int32_t g = 0; g < unit->num_graphs; g++) {
+    atomic_fetch_sub(&exec->graph_bytes, unit->graphs[g].executable->device_bytes);
+    exec->on->discard(exec->on, exec->own_stream, unit->graphs[g].executable);
+  }
+  unit->num_graphs = 0;
+  unit->runs = unit->steps;
+  unit->run_begin = unit->begin;
+  unit->num_runs = unit->num_steps;
+}
+
+void tape_unit_free(tape_exec *exec, tape_unit *unit) {
+  if (!unit) return;
+  tape_unit_drop_graphs(exec, unit);
+  free(unit);
+}
+
+/* How far into the arena a value reaches in a step. */
+static int64_t end_of(const tape_value *value, int64_t begin, int64_t tokens, int64_t seqs) {
+  int64_t rows = tape_rows(value, tokens, seqs), bytes = rows * value->row_bytes;
+  if (rows <= 0) return 0;
+  if (value->strides && value->row_bytes) {
+    int64_t elements = 1, last = (rows - 1) * value->strides[0];
+    for (int32_t d = 1; d < value->type.ndim; d++) {
+      elements *= value->type.dims[d].constant;
+      last += (value->type.dims[d].constant - 1) * value->strides[d];
+    }
+    bytes = (last + 1) * (value->row_bytes / elements);
+  }
+  return begin + value->offset + bytes;
+}
+
+bool tape_fits(tape_exec *exec, int64_t tokens, int64_t seqs) {
+  if (LIKELY(exec->arena_held >= exec->arena_bytes || (tokens <= exec->fits_tokens && seqs <= exec->fits_seqs))) return true;
+  const tape_layout *layout = tape_layout_of(exec, tokens);
+  int64_t need = 0;
+#define REACH(end) \
+  if ((end) > need) need = (end)
+  for (int32_t v = 0; v < exec->num_values; v++) {
+    const tape_value *value = &exec->values[v];
+    if (value->place == TAPE_ARENA) REACH(end_of(value, layout->offsets[value->index], tokens, seqs));
+  }
+  for (int32_t i = 0; i < exec->num_nodes; i++) {
+    int32_t block = exec->nodes[i].workspace_block;
+    if (block >= 0) REACH(layout->offsets[block] + layout->bytes[block]);
+  }
+  for (int32_t i = 0; i < exec->num_inputs + exec->num_outputs; i++) {
+    const tape_port *port = i < exec->num_inputs ? &exec->inputs[i] : &exec->outputs[i - exec->num_inputs];
+    tape_value plain = exec->values[port->value];
+    plain.offset = 0; /* the staging block is the value's own, whatever it is a part of */
+    plain.strides = NULL;
+    if (port->staged) REACH(end_of(&plain, layout->offsets[port->staging_block], tokens, seqs));
+  }
+#undef REACH
+  if (need > exec->arena_held) {
+    exec->arena_wanted = need;
+    return false;
+  }
+  /* sizes below need not reach less far under another layout */
+  if (exec->num_layouts == 1) {
+    exec->fits_tokens = tokens;
+    exec->fits_seqs = seqs;
+  }
+  return true;
+}
+
 void tape_exec_clear(tape_exec *exec) {
-  for (int32_t i = 0; i < exec->num_buckets; i++) free(exec->buckets[i].unit);
-  free(exec->eager);
-  free(exec->dynamic);
+  void *was = NULL;
+  /* a device that is lost takes nothing back, and nothing is lost by it: what follows then frees the host's part alone */
+  bool entered = tape_enter(exec->on, "adcg_exec_destroy", &was) == ADCG_OK;
+  if (exec->marked) exec->on->reach_mark(exec->on, exec->mark); /* graphs may be running */
+  for (int32_t i = 0; i < exec->num_buckets; i++) tape_unit_free(exec, exec->buckets[i].unit);
+  tape_unit_free(exec, exec->eager);
+  tape_unit_free(exec, exec->dynamic);
+  tape_close_streams(exec);
+  if (entered) tape_leave(exec->on, was);
 }

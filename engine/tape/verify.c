@@ -60,18 +60,45 @@ static bool overlaps(memory a, memory b) {
   return shift < a.width || shift + b.width > a.pitch;
 }
 
+/* The bytes of `m` where the host can read them: on a device a copy, until the next one. On failure nothing is to be read. */
+static memory readable(const tape_exec *exec, memory m, adcg_status *status) {
+  const tape_device *on = exec->on;
+  if (on == &tape_host) return m;
+  if (m.rows <= 0 || !m.width) return m;
+  if (!*status) *status = on->fetch(on, exec->stream, exec->verify_scratch, m.data, (size_t)((m.rows - 1) * m.pitch + m.width));
+  if (*status) m.rows = 0;
+  m.data = exec->verify_scratch;
+  return m;
+}
+
 static void each_run(memory m, void (*fn)(char *run, int64_t bytes, void *context), void *context) {
   for (int64_t row = 0; row < m.rows; row++) tape_each_run(m.value, m.data, row, fn, context);
 }
 
-static uint64_t hash(memory m) {
+static uint64_t hash(const tape_exec *exec, memory m, adcg_status *status) {
   uint64_t h = 1469598103934665603ull;
-  each_run(m, hash_run, &h);
+  each_run(readable(exec, m, status), hash_run, &h);
   return h;
 }
 
-static void fill_run(char *run, int64_t bytes, void *context) { memset(run, *(int *)context, (size_t)bytes); }
-static void fill(memory m, int byte) { each_run(m, fill_run, &byte); }
+typedef struct filling {
+  const tape_exec *exec;
+  int byte;
+  adcg_status *status;
+} filling;
+
+static void fill_run(char *run, int64_t bytes, void *context) {
+  const filling *f = context;
+  if (!*f->status && bytes > 0) *f->status = f->exec->on->fill(f->exec->on, f->exec->stream, run, f->byte, (size_t)bytes);
+}
+
+static void fill(const tape_exec *exec, memory m, int byte, adcg_status *status) {
+  filling f = {exec, byte, status};
+  if (m.value->strides)
+    each_run(m, fill_run, &f);
+  else
+    fill_run(m.data, m.rows * m.width, &f);
+}
 
 /* Whether the op may write what `m` holds: its outputs, the states it mutates, its workspace. */
 static bool may_write(const tape_exec *exec, const tape_node *node, const tape_unit *unit, memory m) {
@@ -119,7 +146,9 @@ static bool alive(const tape_exec *exec, int32_t value, int32_t node, const int3
 static adcg_status check_outputs(const tape_exec *exec, const tape_unit *unit, const tape_node *node, const bool *fresh) {
   for (int32_t i = 0; i < node->num_outputs; i++) {
     const tape_value *value = &exec->values[node->outputs[i]];
-    memory m = memory_of(exec, value, unit);
+    adcg_status status = ADCG_OK;
+    memory m = readable(exec, memory_of(exec, value, unit), &status);
+    if (status) return tape_fail_device(status, kReplay, "verify");
     int64_t real = tape_rows(value, exec->real_tokens, exec->real_seqs);
     int64_t row = fresh[i] ? first_unwritten_row(m, real) : -1;
     if (row >= 0)
@@ -134,7 +163,7 @@ static adcg_status check_outputs(const tape_exec *exec, const tape_unit *unit, c
   return ADCG_OK;
 }
 
-static void poison_dead(const tape_exec *exec, const tape_unit *unit, int32_t node, const int32_t *producer) {
+static void poison_dead(const tape_exec *exec, const tape_unit *unit, int32_t node, const int32_t *producer, adcg_status *status) {
   for (int32_t v = 0; v < exec->num_values; v++) {
     const tape_value *value = &exec->values[v];
     bool dies = value->role == ADCG_ROLE_ACTIVATION && value->place == TAPE_ARENA && value->last == node;
@@ -143,7 +172,7 @@ static void poison_dead(const tape_exec *exec, const tape_unit *unit, int32_t no
     bool shared = false; /* with a value that lives on: a view, or an output in place */
     for (int32_t o = 0; o < exec->num_values && !shared; o++)
       shared = o != v && exec->values[o].last > node && producer[o] <= node && overlaps(m, memory_of(exec, &exec->values[o], unit));
-    if (!shared) fill(m, kDead);
+    if (!shared) fill(exec, m, kDead, status);
   }
 }
 
@@ -160,26 +189,30 @@ adcg_status tape_verify_run(tape_exec *exec, tape_unit *unit) {
     int32_t n = unit->nodes[s];
     const tape_node *node = &exec->nodes[n];
     bool fresh[kMaxOutputs] = {false};
+    adcg_status device = ADCG_OK;
     for (int32_t i = 0; i < node->num_outputs; i++) {
       memory m = memory_of(exec, &exec->values[node->outputs[i]], unit);
       fresh[i] = !in_place(exec, node, unit, m);
-      if (fresh[i]) fill(m, kUnwritten);
+      if (fresh[i]) fill(exec, m, kUnwritten, &device);
     }
     for (int32_t v = 0; v < exec->num_values; v++) {
       memory m = memory_of(exec, &exec->values[v], unit);
-      if (alive(exec, v, n, producer) && !may_write(exec, node, unit, m)) before[v] = hash(m);
+      if (alive(exec, v, n, producer) && !may_write(exec, node, unit, m)) before[v] = hash(exec, m, &device);
     }
+    if (device) return tape_fail_device(device, kReplay, "verify");
     adcg_status status = unit->steps[s].run(unit->steps[s].call, unit->steps[s].user_data);
     if (status) return tape_fail_step(exec, kReplay, unit, &unit->steps[s], status);
     for (int32_t v = 0; v < exec->num_values; v++) {
       memory m = memory_of(exec, &exec->values[v], unit);
-      if (alive(exec, v, n, producer) && !may_write(exec, node, unit, m) && before[v] != hash(m))
+      if (alive(exec, v, n, producer) && !may_write(exec, node, unit, m) && before[v] != hash(exec, m, &device) && !device)
         return tape_fail(ADCG_ERR_OP, kReplay, "op `%s`: wrote to `%s`, which it did not declare (verify: mutation)", node->name,
                          exec->values[v].name);
     }
+    if (device) return tape_fail_device(device, kReplay, "verify");
     status = check_outputs(exec, unit, node, fresh);
     if (status) return status;
-    poison_dead(exec, unit, n, producer);
+    poison_dead(exec, unit, n, producer, &device);
+    if (device) return tape_fail_device(device, kReplay, "verify");
   }
   return ADCG_OK;
 }

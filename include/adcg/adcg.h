@@ -282,7 +282,9 @@ typedef struct adcg_infer_call {
 
 enum {
   ADCG_PHASE_WARMUP = 1,  /* once before a bucket is captured: initialise lazily here. The batch is empty (zero real rows) */
-  ADCG_PHASE_CAPTURE = 2, /* on a CUDA device: only enqueue */
+  ADCG_PHASE_CAPTURE = 2, /* on a CUDA device, while it records: only enqueue. An op that is PARAMETRIC and reads or writes an input
+                             or output of the graph is launched once more with other addresses, where no memory need be: those
+                             launches show where in the kernels' parameters the addresses are, and go no further */
   ADCG_PHASE_REPLAY = 3,  /* a step, captured or eager */
   ADCG_PHASE_DISCOVER = 4 /* at freeze, for ops without infer: say the outputs' shapes, see launch */
 };
@@ -387,10 +389,11 @@ typedef struct adcg_engine_options {
 #define ADCG_ENGINE_OPTIONS_INIT {sizeof(adcg_engine_options), 0}
 
 /* Creates an engine on a device.
- *   device      in: "host"
+ *   device      in: "host"; or "cuda:0" and so on ("cuda" is the first), by the driver libcuda.so.1, which is looked for now
  *   options     in: may be NULL for the defaults
  *   out_engine  out: the caller's, to be given to adcg_engine_destroy
- * Returns ADCG_ERR_DEVICE for a device that is not there, ADCG_ERR_UNSUPPORTED for one that this build cannot drive. */
+ * Returns ADCG_ERR_DEVICE for a device, or a driver, that is not there; ADCG_ERR_UNSUPPORTED for a driver older than CUDA 12.0 and for
+ * a device of compute capability below 8.0. */
 ADCG_API adcg_status adcg_engine_create(const char *device, const adcg_engine_options *options, adcg_engine **out_engine);
 
 /* Gives the handle up. NULL does nothing. Graphs and execs of the engine stay usable and keep what they need. */
@@ -532,6 +535,10 @@ enum {
   ADCG_LAYOUT_AUTO = 2        /* per bucket where that makes the arena smaller, else fixed */
 };
 
+/* What may not be done elsewhere while a CUDA device captures, as the driver defines it: calls that synchronise or allocate on the
+ * thread that captures, on any thread, or nowhere. */
+enum { ADCG_CAPTURE_MODE_THREAD_LOCAL = 0, ADCG_CAPTURE_MODE_GLOBAL = 1, ADCG_CAPTURE_MODE_RELAXED = 2 };
+
 typedef struct adcg_exec_options {
   size_t struct_size;
   int32_t mode;                /* ADCG_MODE_*: what the exec may do; the default is FULL_AND_PIECEWISE */
@@ -546,9 +553,25 @@ typedef struct adcg_exec_options {
   int64_t plan_nodes;          /* how long a smaller arena is searched for if the first is above its bound: nodes of search trees;
                                   0: 100,000 (tenths of a second), -1: no search. Equal nodes give equal plans */
   double plan_seconds;         /* a limit on the same in seconds; 0: none. With one, plans may differ from machine to machine */
+  int32_t capture_mode;        /* ADCG_CAPTURE_MODE_*; the host device has nothing that it could break */
+  int32_t batch_invariant;     /* non-zero: on a CUDA device too, the bits of a sequence depend on its own tokens alone, whatever bucket
+                                  and batch it runs in; products are slower. On the host device they always do */
 } adcg_exec_options;
-#define ADCG_EXEC_OPTIONS_INIT \
-  {sizeof(adcg_exec_options), ADCG_MODE_FULL_AND_PIECEWISE, ADCG_CAPTURE_ON_FIRST_USE, NULL, 0, 0, NULL, 0, 0, ADCG_LAYOUT_FIXED, 0, 0.0}
+#define ADCG_EXEC_OPTIONS_INIT     \
+  {sizeof(adcg_exec_options),      \
+   ADCG_MODE_FULL_AND_PIECEWISE,   \
+   ADCG_CAPTURE_ON_FIRST_USE,      \
+   NULL,                           \
+   0,                              \
+   0,                              \
+   NULL,                           \
+   0,                              \
+   0,                              \
+   ADCG_LAYOUT_FIXED,              \
+   0,                              \
+   0.0,                            \
+   ADCG_CAPTURE_MODE_THREAD_LOCAL, \
+   0}
 
 /* Every byte that an exec will hold, and what its plan compares with. */
 typedef struct adcg_forecast {
@@ -678,7 +701,8 @@ typedef struct adcg_step {
  *   batch    in: the step's real counts
  *   inputs   in: num_inputs tensors, in the order in which inputs were added; compact
  *   outputs  in: num_outputs tensors to be written, in the order in which outputs were added; compact
- *   stream   in: NULL on the host device
+ *   stream   in: on a CUDA device the CUstream in whose order the step runs; NULL: the exec's own, a non-blocking one. The default
+ *            streams are 1 (legacy) and 2 (of the thread), as in DLPack. NULL on the host device
  *   out_step out: what was done; may be NULL
  * The first dim of each tensor that depends on a count is its capacity in rows, at least the real rows of the step. If it
  * covers the bucket, the tensor is used in place: the rows behind the real ones are lent to the library, which zeroes them in
@@ -690,8 +714,18 @@ typedef struct adcg_step {
 ADCG_API adcg_status adcg_exec_replay(adcg_exec *exec, const adcg_batch *batch, const DLTensor *inputs, int32_t num_inputs,
                                       const DLTensor *outputs, int32_t num_outputs, void *stream, adcg_step *out_step);
 
-/* Waits until everything that replays enqueued is done. On the host device they are done when they return. */
+/* Waits until everything that replays enqueued is done. On the host device they are done when they return. A step on a CUDA device
+ * that failed in a kernel is reported here, or by whichever call meets it first: ADCG_ERR_DEVICE. */
 ADCG_API adcg_status adcg_exec_synchronize(adcg_exec *exec);
+
+/* Order between an exec and streams of the caller's, on the device: neither waits on the host. Steps of one exec are always in order,
+ * also where they run on different streams.
+ *   adcg_exec_wait_stream  steps from now on run behind everything that is in `stream` now
+ *   adcg_stream_wait_exec  what enters `stream` from now on runs behind the exec's last step
+ *   stream  in: a CUstream, 1 or 2; NULL on the host device, where there is nothing to order
+ * A replay on a stream of the caller's needs neither. Returns ADCG_ERR_DEVICE, ADCG_ERR_BUSY. */
+ADCG_API adcg_status adcg_exec_wait_stream(adcg_exec *exec, void *stream);
+ADCG_API adcg_status adcg_stream_wait_exec(void *stream, adcg_exec *exec);
 
 /* Counters since the exec was created, and the bytes that it holds now. */
 typedef struct adcg_stats {
@@ -719,6 +753,19 @@ typedef struct adcg_stats {
 
 /* out_stats: in its struct_size, out the rest. Safe beside a replay; the counters are then a moment's. */
 ADCG_API adcg_status adcg_exec_get_stats(const adcg_exec *exec, adcg_stats *out_stats);
+
+/* ---- Memory --------------------------------------------------------------------------------------------- */
+
+/* Memory of an engine's device, for programs that have no other way to it; tensors from anywhere else serve as well.
+ *   adcg_memory_alloc  bytes at least 1; aligned to 64 bytes at least, not cleared. Freed with the engine at the latest, once its
+ *                      graphs and execs are gone
+ *   adcg_memory_free   waits for nothing: no step may still use it. Memory that this engine did not give is ADCG_ERR_ADDRESS
+ *   adcg_memory_copy   between memory of the device and the host's, or within either; waits until it is done. It is in no stream's
+ *                      order: adcg_exec_synchronize first, to read what a step wrote
+ * Concurrent. Return ADCG_ERR_OUT_OF_MEMORY, ADCG_ERR_ADDRESS, ADCG_ERR_DEVICE. */
+ADCG_API adcg_status adcg_memory_alloc(adcg_engine *engine, size_t bytes, void **out_memory);
+ADCG_API adcg_status adcg_memory_free(adcg_engine *engine, void *memory);
+ADCG_API adcg_status adcg_memory_copy(adcg_engine *engine, void *to, const void *from, size_t bytes);
 
 /* ---- Ladders: which buckets ----------------------------------------------------------------------------- */
 

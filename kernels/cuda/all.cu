@@ -4,6 +4,7 @@
 #include "norms.cu"
 #include "rope.cu"
 #include "linear.cu"
+#include "lt.cu"
 #include "index.cu"
 #include "attention.cu"
 #include "attention_cores.cu"

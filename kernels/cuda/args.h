@@ -67,6 +67,18 @@ typedef struct adcg_linear_args {
   int32_t bias_bf16, activation; /* adcgk_activation */
 } adcg_linear_args;
 
+/* y[m][n] = activation(bias[n] + sums[m][n]) */
+typedef struct adcg_linear_finish_args {
+  void *y;
+  const float *sums; /* may be y */
+  const void *bias;  /* or NULL */
+  int64_t m, n;
+  int64_t lds, ldy; /* elements from row to row */
+  int32_t y_bf16, bias_bf16;
+  int32_t activation; /* adcgk_activation */
+  int32_t unused;
+} adcg_linear_finish_args;
+
 enum { ADCG_ROPE_PAIRS = 512 };
 
 /* Rotates the pairs of each head, and copies what is behind them. */

@@ -1,4 +1,4 @@
-// Package cuda holds the CUDA device's kernels: their compiled image, and the C functions that launch them. cuda.h is their
+// Package cuda holds the CUDA device's kernels: their compiled image, and the C functions that launch them. cuda_ops.h is their
 // interface; the engine's tape calls them directly and never through this package. Nothing here needs CUDA, to build or to load:
 // `make kernels` compiled the image. Addresses cross as uintptr: everything lives in C memory.
 package cuda
@@ -9,7 +9,7 @@ package cuda
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include "cuda.h"
+#include "cuda_ops.h"
 
 static uintptr_t launch_of(const adcgk_cuda_op *op) { return (uintptr_t)op->launch; }
 static uintptr_t workspace_of(const adcgk_cuda_op *op) { return (uintptr_t)op->workspace; }
@@ -22,9 +22,10 @@ static uintptr_t new_device(const uintptr_t *functions, int32_t count, uintptr_t
 	if (!device) return 0;
 	void **own = (void **)(device + 1);
 	for (int32_t i = 0; i < count; i++) own[i] = (void *)functions[i];
-	*device = (adcgk_cuda){own, (const struct adcgk_lt *)lt, multiprocessors, compute};
+	*device = (adcgk_cuda){.functions = own, .lt = (const struct adcgk_lt *)lt, .multiprocessors = multiprocessors, .compute = compute};
 	return (uintptr_t)device;
 }
+static void set_batch_invariant(uintptr_t device) { ((adcgk_cuda *)device)->batch_invariant = 1; }
 static void free_device(uintptr_t device) { free((void *)device); }
 */
 import "C"
@@ -52,7 +53,7 @@ func KernelNames() []string {
 	}
 }
 
-// Find gives the addresses of an op's functions (adcgk_cuda_op in cuda.h), each 0 if it has none: a view has no launch. Where
+// Find gives the addresses of an op's functions (adcgk_cuda_op in cuda_ops.h), each 0 if it has none: a view has no launch. Where
 // zeroesTail is true its kernels zero the rows behind the real ones themselves. An op that is not there has no kernels for CUDA.
 func Find(name string) (launch, workspace, prepare uintptr, zeroesTail, ok bool) {
 	bytes := append([]byte(name), 0) // C.CString would end the process when memory runs out
@@ -72,6 +73,11 @@ func NewDevice(functions []uintptr, lt uintptr, multiprocessors, compute int32) 
 	return uintptr(C.new_device((*C.uintptr_t)(unsafe.Pointer(&functions[0])), C.int32_t(len(functions)), C.uintptr_t(lt),
 		C.int32_t(multiprocessors), C.int32_t(compute)))
 }
+
+// SetBatchInvariant makes results of a row depend on the row alone on this device, before anything launches with it: cuBLASLt's choices
+// depend on the count of rows, so products are our own kernel's then, or its pinned one's (LtOptions.PinnedRows). One device may have
+// two of these structs, an invariant one and another, with one handle of OpenLt's.
+func SetBatchInvariant(device uintptr) { C.set_batch_invariant(C.uintptr_t(device)) }
 
 // FreeDevice frees what NewDevice made, once nothing launches with it. 0 does nothing.
 func FreeDevice(device uintptr) { C.free_device(C.uintptr_t(device)) }

@@ -15,7 +15,7 @@
   K(adcg_cast_f32_bf16) K(adcg_cast_bf16_f32) \
   ADCGK_CUDA_OF_BOTH(K, adcg_rms_norm) ADCGK_CUDA_OF_BOTH(K, adcg_layer_norm) ADCGK_CUDA_OF_BOTH(K, adcg_softmax) \
   ADCGK_CUDA_OF_BOTH(K, adcg_rope) \
-  ADCGK_CUDA_OF_FOUR(K, adcg_linear_rows) ADCGK_CUDA_OF_FOUR(K, adcg_linear_tile) \
+  ADCGK_CUDA_OF_FOUR(K, adcg_linear_rows) ADCGK_CUDA_OF_FOUR(K, adcg_linear_tile) K(adcg_linear_finish) \
   ADCGK_CUDA_OF_FOUR(K, adcg_take) ADCGK_CUDA_OF_BOTH(K, adcg_argmax) \
   K(adcg_attention_metadata) K(adcg_paged_metadata) \
   K(adcg_attention_write) K(adcg_attention_plain) ADCGK_CUDA_OF_BOTH(K, adcg_attention_combine) \

@@ -5,7 +5,7 @@
 #include "../common/strides.h"
 #include "../common/tensor.h"
 #include "args.h"
-#include "cuda.h"
+#include "cuda_ops.h"
 #include "kernels.h"
 
 enum { ADCGK_CHUNK = 8 }; /* elements of a row that a thread takes at a time, as in device.h */
@@ -54,6 +54,7 @@ adcg_status adcgk_cuda_copy(const adcg_op_call *call, const void *user_data, con
 
 adcg_status adcgk_cuda_embedding(const adcg_op_call *call, void *user_data);
 adcg_status adcgk_cuda_linear(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_cuda_linear_workspace(const adcg_op_call *call, size_t *out_bytes, void *user_data);
 adcg_status adcgk_cuda_rms_norm(const adcg_op_call *call, void *user_data);
 adcg_status adcgk_cuda_layer_norm(const adcg_op_call *call, void *user_data);
 adcg_status adcgk_cuda_add_rms_norm(const adcg_op_call *call, void *user_data);

@@ -1,11 +1,19 @@
 /* Launching adcg.linear. */
 #include "../common/activation.h"
 #include "launch.h"
+#include "lt.h"
 
 /* Up to so many rows the kernel of few rows is the faster one: it reads the weights again for every 8. */
 enum { FEW_ROWS = 48 };
 
+adcg_status adcgk_cuda_linear_workspace(const adcg_op_call *call, size_t *out_bytes, void *user_data) {
+  *out_bytes = adcgk_lt_workspace(call, user_data);
+  return ADCG_OK;
+}
+
 adcg_status adcgk_cuda_linear(const adcg_op_call *call, void *user_data) {
+  const adcg_status status = adcgk_lt_linear(call, user_data);
+  if (status != ADCGK_LT_DECLINED) return status;
   const DLTensor *x = &call->inputs[0], *w = &call->inputs[1], *y = &call->outputs[0];
   const DLTensor *bias = call->num_inputs > 2 ? &call->inputs[2] : NULL;
   adcg_linear_args args = {.y = adcg_data(y),

@@ -7,7 +7,7 @@
 
 static const adcgk_cuda_op ops[] = {
     {"adcg.embedding", adcgk_cuda_embedding, NULL, NULL, 0},
-    {"adcg.linear", adcgk_cuda_linear, NULL, NULL, 0},
+    {"adcg.linear", adcgk_cuda_linear, adcgk_cuda_linear_workspace, NULL, 0},
     {"adcg.rms_norm", adcgk_cuda_rms_norm, NULL, NULL, 0},
     {"adcg.layer_norm", adcgk_cuda_layer_norm, NULL, NULL, 0},
     {"adcg.add_rms_norm", adcgk_cuda_add_rms_norm, NULL, NULL, 0},

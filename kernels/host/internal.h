@@ -163,6 +163,13 @@ typedef struct adcgk_kernels {
   void (*rotate_pairs)(void *y, const void *x, bool bf16, bool halves, int64_t half, const float *sine, const float *cosine, int64_t n);
   /* The lowest index of the largest element; a NaN is larger than all. */
   int64_t (*argmax)(const void *x, bool bf16, int64_t n);
+  /* to[16 b + l] = the largest of x[16 i + l], i = b * block .. (b + 1) * block - 1, for each of `blocks`; x has no NaN. */
+  void (*maxima)(float *to, const void *x, bool bf16, int64_t block, int64_t blocks);
+  /* Of x[first .. first + n - 1], the elements whose ranks are low .. high: how many there are, and of the first `room` the
+   * values and their places in x. The rank is an integer that rises with the element: of 0 and -0 it is 0, of what is
+   * above 0 the bits, of what is below 0 -1 minus the bits behind the sign. */
+  int64_t (*between)(float *values, int32_t *at, int64_t room, const void *x, bool bf16, int32_t low, int32_t high, int64_t first,
+                     int64_t n);
   /* The tap of the history's ring that is oldest afterwards. */
   int64_t (*conv)(const adcgk_conv *c);
   /* step[i] = clamp(softplus(dt[i] + bias)) and decay[i] = exp(step[i] * a), 16 of them; `high` may be infinite. */

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -16,6 +17,7 @@ import (
 type paging struct {
 	size  int64
 	rng   *rand.Rand
+	runs  bool    // many pages lie behind each other, one to five of them in a row, so that they are read and written as one
 	table []int32 // page of entry i of slot s: table[s*entries+i], for the cache that was laid out last
 }
 
@@ -23,12 +25,34 @@ func (p *paging) String() string {
 	if p == nil {
 		return "slots"
 	}
+	if p.runs {
+		return fmt.Sprintf("runs of pages of %d", p.size)
+	}
 	return fmt.Sprintf("pages of %d", p.size)
 }
 
-// pagings are the layouts that must give the bits of slots; none but the last divides a block of 64 keys or is one.
+// order gives all of `pages`, shuffled.
+func (p *paging) order(pages int64) []int {
+	if !p.runs {
+		return p.rng.Perm(int(pages))
+	}
+	var runs [][]int
+	for page := 0; page < int(pages); {
+		run := make([]int, min(1+p.rng.IntN(5), int(pages)-page))
+		for i := range run {
+			run[i] = page + i
+		}
+		page += len(run)
+		runs = append(runs, run)
+	}
+	p.rng.Shuffle(len(runs), func(i, j int) { runs[i], runs[j] = runs[j], runs[i] })
+	return slices.Concat(runs...)
+}
+
+// pagings are the layouts that must give the bits of slots: pages that divide a block of 64 keys, are one, or neither.
 func pagings(rng *rand.Rand) []*paging {
-	return []*paging{nil, {size: 1, rng: rng}, {size: 3, rng: rng}, {size: 16, rng: rng}, {size: 64, rng: rng}, {size: 100, rng: rng}}
+	return []*paging{nil, {size: 1, rng: rng}, {size: 3, rng: rng}, {size: 16, rng: rng}, {size: 64, rng: rng}, {size: 100, rng: rng},
+		{size: 1, rng: rng, runs: true}, {size: 3, rng: rng, runs: true}, {size: 16, rng: rng, runs: true}}
 }
 
 // layOut gives an op's name, caches and index inputs for a layout of slot caches [slots, max_len, ..].
@@ -48,7 +72,7 @@ func layOut(name string, p *paging, caches []*array, cu, pos, slots []int32, pad
 	entries := (maxLen + p.size - 1) / p.size
 	pages := count*entries + 3
 	p.table = nil
-	for _, page := range p.rng.Perm(int(pages))[:count*entries] {
+	for _, page := range p.order(pages)[:count*entries] {
 		p.table = append(p.table, int32(page))
 	}
 	var laid []*array

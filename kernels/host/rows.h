@@ -1,4 +1,4 @@
-/* Ops on single rows, for one instruction set: conversion, rotation, argmax. */
+/* Ops on single rows, for one instruction set: conversion, rotation, argmax, selection. */
 
 ALWAYS int lanes_left(int64_t at, int64_t n) { return n - at >= LANES ? LANES : (int)(n - at); }
 
@@ -159,4 +159,40 @@ static int64_t argmax(const void *x, bool bf16, int64_t n) {
     }
   }
   return 0; /* not reached: the largest element is there */
+}
+
+/* to[16 b + l]: the largest of lane l in the vectors b * block .. (b + 1) * block - 1 of a row without NaN. */
+static void maxima(float *to, const void *x, bool bf16, int64_t block, int64_t blocks) {
+  for (int64_t b = 0; b < blocks; b++) {
+    vec largest = v_get(x, bf16, b * block * LANES, LANES);
+    for (int64_t i = b * block + 1; i < (b + 1) * block; i++) largest = v_max(largest, v_get(x, bf16, i * LANES, LANES));
+    v_store(to + b * LANES, largest);
+  }
+}
+
+static int64_t between(float *values, int32_t *at, int64_t room, const void *x, bool bf16, int32_t low, int32_t high, int64_t first,
+                       int64_t n) {
+  int64_t found = 0;
+  for (int64_t i = first; i < first + n; i += LANES) {
+    const int left = lanes_left(i, first + n);
+    const vec v = v_get(x, bf16, i, left);
+    const ivec bits = v_bits(v_add(v, v_zero())); /* -0 becomes 0 */
+    const ivec rank = iv_xor(bits, iv_and(iv_shift_right(bits, 31), iv_set(INT32_MAX)));
+    const ivec outside = iv_xor(iv_greater(iv_set(low), rank), iv_greater(rank, iv_set(high))); /* never both */
+    const ivec hit = iv_xor(outside, iv_set(-1));
+    if (!iv_any(hit)) continue;
+    int32_t hits[LANES];
+    float lanes[LANES];
+    memcpy(hits, &hit, sizeof(hits));
+    v_store(lanes, v);
+    for (int l = 0; l < left; l++) {
+      if (!hits[l]) continue;
+      if (found < room) {
+        values[found] = lanes[l];
+        at[found] = (int32_t)(i + l);
+      }
+      found++;
+    }
+  }
+  return found;
 }

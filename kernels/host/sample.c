@@ -1,13 +1,20 @@
-/* adcg.sample: draws one token a row. Nothing is sorted and nothing kept: a place in the order of the tokens (logits
- * falling, ties by id) is found by its key, 11, 11 and 10 bits at a time, with the sums of what has each value of
- * those bits. Sums are in double and in the order of ids. */
+/* adcg.sample: draws one token a row. Nothing is sorted: a place in the order of the tokens (logits falling, ties by
+ * id) is found by its key, 11, 11 and 10 bits at a time, with the sums of what has each value of those bits. Sums are
+ * in double and in the order of ids. A small top_k first leaves out most tokens that are not among the top_k, which
+ * changes none of these sums. */
 #include <math.h>
 #include <string.h>
 
 #include "../common/strides.h"
 #include "internal.h"
 
-enum { LEVELS = 3, BUCKETS = 1 << 11, CHUNK = 256 };
+enum {
+  LEVELS = 3,
+  BUCKETS = 1 << 11,
+  CHUNK = 256,
+  GROUPS = 1024, /* parts of a row, at most, whose largest logits give a bound for top_k */
+  ROOM = 2048    /* tokens that may be left then */
+};
 static const int shifts[LEVELS] = {21, 10, 0}, widths[LEVELS] = {11, 11, 10};
 
 /* What a prefix of the tokens is measured by. */
@@ -20,6 +27,7 @@ typedef struct histogram {
 typedef struct row {
   const adcgk_kernels *kernels;
   const char *logits;
+  const int32_t *ids; /* of the logits; NULL: 0, 1, 2 .. */
   bool bf16;
   int64_t n;
   float largest, temperature;
@@ -40,18 +48,27 @@ static uint32_t key_of(float logit) {
   memcpy(&bits, &x, sizeof(bits));
   return bits >> 31 ? bits : ~(bits | 0x80000000u);
 }
+/* Of a key, what the kernels' `between` compares: an integer that rises with the logit. */
+static int32_t rank_of(uint32_t key) { return (int32_t)((uint32_t)INT32_MAX - key); }
 
 /* The sums over the tokens whose keys begin as `prefix` does, by the bits of a level. Tokens without mass are nowhere. */
 static void fill(const row *r, int level, uint32_t prefix, histogram *h) {
   float logits[CHUNK], masses[CHUNK];
+  int32_t ids[CHUNK];
   memset(h, 0, sizeof(*h));
+  const int shift = level > 0 ? shifts[level - 1] : 0;
+  const int32_t high = rank_of(prefix << shift), low = rank_of(prefix << shift | ((1u << shift) - 1));
   for (int64_t first = 0; first < r->n; first += CHUNK) {
-    const int64_t n = adcgk_min(CHUNK, r->n - first);
-    r->kernels->masses(logits, masses, r->logits, r->bf16, r->largest, r->temperature, first, n);
+    int64_t n = adcgk_min(CHUNK, r->n - first);
+    if (level == 0) {
+      r->kernels->masses(logits, masses, r->logits, r->bf16, r->largest, r->temperature, first, n);
+    } else {
+      n = r->kernels->between(logits, ids, CHUNK, r->logits, r->bf16, low, high, first, n);
+      r->kernels->masses(logits, masses, logits, false, r->largest, r->temperature, 0, n);
+    }
     for (int64_t i = 0; i < n; i++) {
-      const uint32_t key = key_of(logits[i]);
-      if (!(masses[i] > 0.0f) || (level > 0 && key >> shifts[level - 1] != prefix)) continue;
-      const uint32_t bucket = key >> shifts[level] & ((1u << widths[level]) - 1);
+      if (!(masses[i] > 0.0f)) continue;
+      const uint32_t bucket = key_of(logits[i]) >> shifts[level] & ((1u << widths[level]) - 1);
       h->sums[COUNT][bucket] += 1;
       h->sums[MASS][bucket] += (double)masses[i];
     }
@@ -95,15 +112,56 @@ static place locate(const row *r, int measure, double beyond) {
 /* The id of the token at the end of a prefix. */
 static int32_t token_at(const row *r, place p) {
   float logits[CHUNK];
-  const int64_t size = r->bf16 ? 2 : 4;
+  int32_t at[CHUNK];
   for (int64_t first = 0; first < r->n; first += CHUNK) {
     const int64_t n = adcgk_min(CHUNK, r->n - first);
-    r->kernels->convert(logits, false, r->logits + first * size, r->bf16, n);
-    for (int64_t i = 0; i < n; i++) {
-      if (key_of(logits[i]) == p.key && --p.ties == 0) return (int32_t)(first + i);
-    }
+    const int64_t found = r->kernels->between(logits, at, CHUNK, r->logits, r->bf16, rank_of(p.key), rank_of(p.key), first, n);
+    if (p.ties <= found) return r->ids ? r->ids[at[p.ties - 1]] : at[p.ties - 1];
+    p.ties -= found;
   }
   return 0; /* not reached: the key is there so many times */
+}
+
+/* ---- Fewer tokens --------------------------------------------------------------------------------------- */
+
+/* Puts a logit in the place of the root of a heap of k, whose smallest is at the root. */
+static void replace_root(float *heap, int64_t k, int64_t root, float logit) {
+  int64_t at = root;
+  for (int64_t child; (child = 2 * at + 1) < k; at = child) {
+    if (child + 1 < k && heap[child + 1] < heap[child]) child++;
+    if (logit <= heap[child]) break;
+    heap[at] = heap[child];
+  }
+  heap[at] = logit;
+}
+
+/* The k-th largest of n logits, 0 < k <= n: the smallest of a heap of k. Reorders them. */
+static float kth_largest(float *logits, int64_t n, int64_t k) {
+  for (int64_t i = k / 2 - 1; i >= 0; i--) replace_root(logits, k, i, logits[i]);
+  for (int64_t i = k; i < n; i++) {
+    if (logits[i] > logits[0]) replace_root(logits, k, 0, logits[i]);
+  }
+  return logits[0];
+}
+
+typedef struct few {
+  float logits[ROOM];
+  int32_t ids[ROOM];
+} few;
+
+/* Leaves out tokens that are not among the first top_k, if so few are left that they fit. Of the largest logits of
+ * disjoint groups of tokens, top_k reach a bound: so do top_k tokens, and what is below it is none of them. */
+static void narrow(row *r, int64_t top_k, few *to) {
+  const int64_t vectors = r->n / 16, block = adcgk_ceil_div(vectors, GROUPS / 16), groups = vectors / adcgk_max(block, 1) * 16;
+  if (top_k > groups / 2 || r->n <= ROOM / 4) return;
+  r->kernels->maxima(to->logits, r->logits, r->bf16, block, groups / 16);
+  const int32_t low = rank_of(key_of(kth_largest(to->logits, groups, top_k)));
+  const int64_t left = r->kernels->between(to->logits, to->ids, ROOM, r->logits, r->bf16, low, INT32_MAX, 0, r->n);
+  if (left > ROOM) return;
+  r->logits = (const char *)to->logits;
+  r->ids = to->ids;
+  r->bf16 = false;
+  r->n = left;
 }
 
 typedef struct region {
@@ -128,6 +186,8 @@ static void task(void *context, int64_t i) {
   r.kernels->convert(&r.largest, false, r.logits + best * (r.bf16 ? 2 : 4), r.bf16, 1);
   g->ids[i] = (int32_t)best;
   if (g->top_k == 1 || g->temperature == 0.0f || isnan(r.largest)) return;
+  few left;
+  if (g->top_k > 0) narrow(&r, g->top_k, &left);
   fill(&r, 0, 0, &r.all);
   double count = 0.0, mass = 0.0; /* of the tokens that are left */
   for (int b = 0; b < BUCKETS; b++) {

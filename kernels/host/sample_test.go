@@ -2,6 +2,7 @@ package host_test
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -97,7 +98,45 @@ func draw(t *testing.T, attrs []piecewise.Attr, logits, uniform *array) []int32 
 	return ids.i
 }
 
-// TestSample draws in the middle and beside both ends of every token's share, for random rows with ties and -inf.
+// requireDraws draws from a row in the middle and beside both ends of the shares of `most` tokens, on every instruction set, and
+// gives how many draws that were.
+func requireDraws(t *testing.T, rng *rand.Rand, pool uintptr, row *array, temperature float64, topK int, topP float64, most int, what string) int {
+	t.Helper()
+	choices := distribution(row.f, temperature, topK, topP)
+	if len(choices) > most { // the first and the last, and some between
+		rng.Shuffle(len(choices)-2, func(i, j int) { choices[i+1], choices[j+1] = choices[j+1], choices[i+1] })
+		choices = append(choices[:most-1], choices[len(choices)-1])
+	}
+	logits, uniform, want := &array{dtype: row.dtype}, &array{dtype: piecewise.F32}, []int32{}
+	for _, c := range choices {
+		const margin = 1e-6 // of the sum: float32's exp
+		if c.to-c.from < 3*margin {
+			continue
+		}
+		for _, u := range []float64{(c.from + c.to) / 2, c.from + margin, c.to - margin} {
+			logits.f = append(logits.f, row.f...)
+			uniform.f = append(uniform.f, float32(u))
+			want = append(want, int32(c.id))
+		}
+	}
+	rows := int64(len(want))
+	if rows == 0 {
+		return 0
+	}
+	logits.dims, uniform.dims = []int64{rows, int64(len(row.f))}, []int64{rows}
+	attrs := sampling(temperature, topK, topP)
+	require.Equal(t, want, draw(t, attrs, logits, uniform), "%s: %d tokens, %v", what, len(row.f), attrs)
+	for _, isa := range isas(t) {
+		require.NoError(t, host.SetISA(isa))
+		ids := ints(make([]int32, rows)...)
+		require.NoError(t, launch("adcg.sample", pool, attrs, []*array{logits, uniform}, []*array{ids}, host.Batch{}, 0))
+		require.Equal(t, want, ids.i, "%s on %s: %d tokens, %v", what, isa, len(row.f), attrs)
+	}
+	require.NoError(t, host.SetISA(""))
+	return len(want)
+}
+
+// TestSample draws from random rows with ties and -inf.
 func TestSample(t *testing.T) {
 	rng := rand.New(rand.NewPCG(63, 64))
 	pool := host.NewPool(2)
@@ -124,40 +163,96 @@ func TestSample(t *testing.T) {
 		if rng.IntN(2) == 0 {
 			topP = 0.05 + 0.9*rng.Float64()
 		}
-		choices := distribution(row.f, temperature, topK, topP)
-		if len(choices) > 20 { // some of them
-			rng.Shuffle(len(choices), func(i, j int) { choices[i], choices[j] = choices[j], choices[i] })
-			choices = choices[:20]
-		}
-		logits, uniform, want := &array{dtype: dtype}, &array{dtype: piecewise.F32}, []int32{}
-		for _, c := range choices {
-			const margin = 1e-6 // of the sum: float32's exp
-			if c.to-c.from < 3*margin {
-				continue
-			}
-			for _, u := range []float64{(c.from + c.to) / 2, c.from + margin, c.to - margin} {
-				logits.f = append(logits.f, row.f...)
-				uniform.f = append(uniform.f, float32(u))
-				want = append(want, int32(c.id))
-			}
-		}
-		rows := int64(len(want))
-		if rows == 0 {
-			continue
-		}
-		drawn += len(want)
-		logits.dims, uniform.dims = []int64{rows, n}, []int64{rows}
-		attrs := sampling(temperature, topK, topP)
-		require.Equal(t, want, draw(t, attrs, logits, uniform), "round %d, %d tokens, %v", round, n, attrs)
-		for _, isa := range isas(t) {
-			require.NoError(t, host.SetISA(isa))
-			ids := ints(make([]int32, rows)...)
-			require.NoError(t, launch("adcg.sample", pool, attrs, []*array{logits, uniform}, []*array{ids}, host.Batch{}, 0))
-			require.Equal(t, want, ids.i, "round %d on %s", round, isa)
-		}
-		require.NoError(t, host.SetISA(""))
+		drawn += requireDraws(t, rng, pool, row, temperature, topK, topP, 20, fmt.Sprint("round ", round))
 	}
 	require.Greater(t, drawn, 2000)
+}
+
+// TestSampleTopK draws from long rows whose largest logits lie where a selection of the top_k could lose them: all in one
+// place, behind the last whole vector, with many ties at the k-th, with fewer than top_k above -inf, or everywhere the same.
+func TestSampleTopK(t *testing.T) {
+	rng := rand.New(rand.NewPCG(69, 70))
+	pool := host.NewPool(2)
+	defer host.FreePool(pool)
+	inf := float32(math.Inf(1))
+	kinds := map[string]func(f []float32){
+		"random": func([]float32) {},
+		"rising": func(f []float32) { slices.Sort(f) },
+		"falling": func(f []float32) {
+			slices.Sort(f)
+			slices.Reverse(f)
+		},
+		"at the end": func(f []float32) {
+			for i := max(0, len(f)-9); i < len(f); i++ {
+				f[i] += 8
+			}
+		},
+		"every 16th": func(f []float32) { // one lane of every vector
+			for i := 5; i < len(f); i += 16 {
+				f[i] += 8
+			}
+		},
+		"ties": func(f []float32) { // of 0 and -0 too
+			for i, v := range f {
+				f[i] = float32(math.Round(float64(v)))
+			}
+		},
+		"ties of the k-th": func(f []float32) {
+			for i := range f {
+				f[i] = -3
+			}
+			for range 7 {
+				f[rng.IntN(len(f))] = -1
+			}
+		},
+		"few above -inf": func(f []float32) {
+			for i := range f {
+				if i%(len(f)/11) != 3 {
+					f[i] = -inf
+				}
+			}
+		},
+		"below 0 and at it": func(f []float32) {
+			for i, v := range f {
+				f[i] = -float32(math.Abs(float64(v)))
+				if i%97 == 0 {
+					f[i] = float32(math.Copysign(0, float64(v)))
+				}
+			}
+		},
+		"the same": func(f []float32) {
+			for i := range f {
+				f[i] = 1.5
+			}
+		},
+	}
+	drawn := 0
+	for _, name := range slices.Sorted(maps.Keys(kinds)) {
+		for i, n := range []int64{513, 528, 2049, 16399, 33001} {
+			for j, topK := range []int{2, 16, 50, 264, 512, 513, int(n) + 1} {
+				row := random(rng, floats[(i+j)%2], 1, n)
+				kinds[name](row.f)
+				if row.dtype == piecewise.BF16 {
+					for i, v := range row.f {
+						row.f[i] = roundBF16(v)
+					}
+				}
+				drawn += requireDraws(t, rng, pool, row, 0.5, topK, []float64{1, 0.6}[rng.IntN(2)], 5, name)
+			}
+		}
+	}
+	require.Greater(t, drawn, 2000)
+	row := random(rng, piecewise.F32, 1, 5000)
+	best := func(want int32) {
+		t.Helper()
+		for _, u := range []float32{0, 0.99} {
+			require.Equal(t, []int32{want}, draw(t, sampling(1, 50, 1), row, filled(piecewise.F32, u, 1)))
+		}
+	}
+	row.f[4321] = inf
+	best(4321)
+	row.f[4990], row.f[4999] = float32(math.NaN()), inf
+	best(4990)
 }
 
 func TestSampleLimits(t *testing.T) {

@@ -82,7 +82,7 @@ static void devices(void) {
   CHECK(engine == NULL);
   FAILS(adcg_engine_create("", NULL, &engine), ADCG_ERR_DEVICE, "device");
   FAILS(adcg_engine_create("hosts", NULL, &engine), ADCG_ERR_DEVICE, "hosts");
-  FAILS(adcg_engine_create("cuda:0", NULL, &engine), ADCG_ERR_UNSUPPORTED, "cuda:0");
+  FAILS(adcg_engine_create("cuda:0", NULL, &engine), ADCG_ERR_DEVICE, "cuda:0");
   adcg_engine_options options = ADCG_ENGINE_OPTIONS_INIT;
   options.host_threads = -3;
   FAILS(adcg_engine_create("host", &options, &engine), ADCG_ERR_ARGUMENT, "host_threads", "-3");

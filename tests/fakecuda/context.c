@@ -7,6 +7,7 @@
 #include "state.h"
 
 enum { MAX_STACK = 64 };
+static const unsigned ALL_FLAGS = 0x3f;
 static _Thread_local struct {
   fc_context *contexts[MAX_STACK];
   unsigned depth;
@@ -37,6 +38,7 @@ static CUresult begin_life(fc_context *context) {
   context->o.made_by = fc.calls;
   context->life++;
   context->fault = CUDA_SUCCESS;
+  fc_preferences_reset(context);
   context->legacy = fc_stream_new(context, 0);
   return context->legacy ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
 }
@@ -90,16 +92,20 @@ void fc_context_end(fc_context *context) {
 
 /* ---- Calls ------------------------------------------------------------------------------------------------------------------ */
 
+static fc_context *primary(void) {
+  if (fc.primary) return fc.primary;
+  fc.primary = fc_new(FC_CONTEXT, sizeof *fc.primary);
+  if (!fc.primary) return NULL;
+  fc.primary->primary = true;
+  fc.primary->o.alive = false;
+  return fc.primary;
+}
+
 CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device) {
   ENTER(0);
   CHECK(context, CUDA_ERROR_INVALID_VALUE);
   CHECK(device == 0, CUDA_ERROR_INVALID_DEVICE);
-  if (!fc.primary) {
-    fc.primary = fc_new(FC_CONTEXT, sizeof *fc.primary);
-    CHECK(fc.primary, CUDA_ERROR_OUT_OF_MEMORY);
-    fc.primary->primary = true;
-    fc.primary->o.alive = false;
-  }
+  CHECK(primary(), CUDA_ERROR_OUT_OF_MEMORY);
   if (!fc.primary->o.alive) TRY(begin_life(fc.primary));
   fc.primary->retained++;
   *context = (CUcontext)fc.primary;
@@ -125,13 +131,23 @@ CUresult cuDevicePrimaryCtxGetState(CUdevice device, unsigned *flags, int *activ
   ENTER(0);
   CHECK(flags && active, CUDA_ERROR_INVALID_VALUE);
   CHECK(device == 0, CUDA_ERROR_INVALID_DEVICE);
-  *flags = 0;
+  *flags = fc.primary ? fc.primary->flags : 0;
   *active = fc.primary && fc.primary->o.alive;
   LEAVE(CUDA_SUCCESS);
 }
 
+/* Also while it lives, since driver 11.0. */
+CUresult cuDevicePrimaryCtxSetFlags_v2(CUdevice device, unsigned flags) {
+  ENTER(0);
+  CHECK(!(flags & ~ALL_FLAGS), CUDA_ERROR_INVALID_VALUE);
+  CHECK(device == 0, CUDA_ERROR_INVALID_DEVICE);
+  CHECK(primary(), CUDA_ERROR_OUT_OF_MEMORY);
+  fc.primary->flags = flags;
+  LEAVE(CUDA_SUCCESS);
+}
+
 static CUresult create(CUcontext *out, unsigned flags, CUdevice device) {
-  if (!out || (flags & ~0x3fu)) return CUDA_ERROR_INVALID_VALUE;
+  if (!out || (flags & ~ALL_FLAGS)) return CUDA_ERROR_INVALID_VALUE;
   if (device != 0) return CUDA_ERROR_INVALID_DEVICE;
   if (stack.depth == MAX_STACK) return CUDA_ERROR_OUT_OF_MEMORY;
   fc_context *context = fc_new(FC_CONTEXT, sizeof *context);
@@ -141,6 +157,7 @@ static CUresult create(CUcontext *out, unsigned flags, CUdevice device) {
     context->o.alive = false;
     return status;
   }
+  context->flags = flags;
   stack.contexts[stack.depth++] = context;
   *out = (CUcontext)context;
   return CUDA_SUCCESS;

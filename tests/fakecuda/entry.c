@@ -25,7 +25,7 @@ static struct {
   bool struck;
 } fault;
 
-enum { MAX_NAMES = 256 };
+enum { MAX_NAMES = 512 };
 static struct {
   const char *name; /* a __func__: static */
   uint64_t calls;

@@ -92,6 +92,38 @@ CUresult cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction function, voi
   LEAVE(launch(function, grid, block, config->sharedMemBytes, config->hStream, params, extra));
 }
 
+/* ---- Occupancy ------------------------------------------------------------------------------------------------------------------ */
+
+/* How many blocks share a multiprocessor: 2,048 threads in warps, 32 blocks, 228 KiB of shared memory of which each block takes one for
+ * the system. Registers never bind: a function here has 18 (cuFuncGetAttribute). */
+static CUresult occupancy(int *blocks, CUfunction handle, int threads, size_t shared) {
+  enum { THREADS = 2048, BLOCKS = 32, SHARED = 233472, RESERVED = 1024 };
+  const fc_function *function = fc_live(handle, FC_FUNCTION);
+  if (!function) return CUDA_ERROR_INVALID_HANDLE;
+  if (function->module->context->fault) return function->module->context->fault;
+  if (!blocks || threads <= 0) return CUDA_ERROR_INVALID_VALUE;
+  size_t most = 0;
+  if (threads <= 1024 && shared <= (size_t)function->max_dynamic_shared) {
+    size_t by_threads = THREADS / (((size_t)threads + 31) & ~(size_t)31), by_shared = SHARED / (shared + RESERVED);
+    most = by_threads < by_shared ? by_threads : by_shared;
+    if (most > BLOCKS) most = BLOCKS;
+  }
+  *blocks = (int)most;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, CUfunction function, int threads, size_t shared) {
+  ENTER(CALL);
+  LEAVE(occupancy(blocks, function, threads, shared));
+}
+
+CUresult cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *blocks, CUfunction function, int threads, size_t shared,
+                                                              unsigned flags) {
+  ENTER(CALL);
+  CHECK(flags <= 1, CUDA_ERROR_INVALID_VALUE);
+  LEAVE(occupancy(blocks, function, threads, shared));
+}
+
 /* ---- Running -------------------------------------------------------------------------------------------------------------------- */
 
 /* Kernels in C touch device memory directly; one that strays meets pages without access, which becomes error 700. Everything runs

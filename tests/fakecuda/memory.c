@@ -64,6 +64,17 @@ CUresult cuMemAlloc_v2(CUdeviceptr *address, size_t bytes) {
   LEAVE(fc_region_new(fc_current(), bytes, FC_ALLOC, address));
 }
 
+/* Rows of whole 512 bytes, the alignment of textures, so that each begins where a kernel reads best. */
+CUresult cuMemAllocPitch_v2(CUdeviceptr *address, size_t *pitch, size_t width, size_t height, unsigned element) {
+  ENTER(CALL | UNSAFE);
+  CHECK(address && pitch && width && height && (element == 4 || element == 8 || element == 16), CUDA_ERROR_INVALID_VALUE);
+  size_t row = (width + 511) & ~(size_t)511;
+  CHECK(row >= width && row <= SIZE_MAX / height, CUDA_ERROR_OUT_OF_MEMORY);
+  TRY(fc_region_new(fc_current(), row * height, FC_ALLOC, address));
+  *pitch = row;
+  LEAVE(CUDA_SUCCESS);
+}
+
 static fc_region *starting_at(CUdeviceptr address) {
   fc_region *region = fc_region_at(address);
   return region && region->base == address && !region->closing ? region : NULL;
@@ -221,5 +232,14 @@ CUresult cuPointerGetAttribute(void *data, int attribute, CUdeviceptr address) {
     memcpy(data, &narrow, sizeof narrow);
   else
     memcpy(data, &wide, sizeof wide);
+  LEAVE(CUDA_SUCCESS);
+}
+
+/* Only the promise that copies called synchronous are: here they are anyway. */
+CUresult cuPointerSetAttribute(const void *value, int attribute, CUdeviceptr address) {
+  enum { SYNC_MEMOPS = 6 };
+  ENTER(0);
+  const fc_region *region = fc_region_at(address);
+  CHECK(value && attribute == SYNC_MEMOPS && region && !region->closing && region->kind != FC_HOST, CUDA_ERROR_INVALID_VALUE);
   LEAVE(CUDA_SUCCESS);
 }

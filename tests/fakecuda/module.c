@@ -157,6 +157,46 @@ CUresult cuModuleLoadData(CUmodule *out, const void *image) {
   LEAVE(CUDA_SUCCESS);
 }
 
+CUresult cuModuleLoadFatBinary(CUmodule *out, const void *image) {
+  ENTER(CALL);
+  fc_module *module;
+  CHECK(out, CUDA_ERROR_INVALID_VALUE);
+  TRY(load(image, false, &module));
+  *out = (CUmodule)module;
+  LEAVE(CUDA_SUCCESS);
+}
+
+/* The whole file and a zero behind it, NULL if it cannot be read or memory is out. */
+static char *contents(FILE *file) {
+  size_t size = 0, capacity = 4096;
+  char *text = malloc(capacity);
+  while (text) {
+    size += fread(text + size, 1, capacity - size - 1, file);
+    if (size < capacity - 1) break;
+    char *grown = realloc(text, capacity *= 2);
+    if (!grown) free(text);
+    text = grown;
+  }
+  if (text) text[size] = 0;
+  return text;
+}
+
+CUresult cuModuleLoad(CUmodule *out, const char *path) {
+  ENTER(CALL);
+  fc_module *module;
+  CHECK(out && path, CUDA_ERROR_INVALID_VALUE);
+  FILE *file = fopen(path, "rb");
+  CHECK(file, CUDA_ERROR_FILE_NOT_FOUND);
+  char *image = contents(file);
+  fclose(file);
+  CHECK(image, CUDA_ERROR_OUT_OF_MEMORY);
+  CUresult status = load(image, false, &module);
+  free(image);
+  TRY(status);
+  *out = (CUmodule)module;
+  LEAVE(CUDA_SUCCESS);
+}
+
 CUresult cuModuleLoadDataEx(CUmodule *out, const void *image, unsigned count, int *options, void **values) {
   ENTER(CALL);
   fc_module *module;

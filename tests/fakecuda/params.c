@@ -74,6 +74,15 @@ CUresult fc_copy_payload(const CUDA_MEMCPY3D *params, fc_context *context, fc_pa
   return CUDA_SUCCESS;
 }
 
+bool fc_copy_stage(fc_payload *payload) {
+  side from;
+  side_of(&payload->copy, true, &from);
+  size_t bytes = extent(&payload->copy, &from);
+  payload->staged = malloc(bytes);
+  if (payload->staged) memcpy(payload->staged, (const void *)(uintptr_t)from.address, bytes);
+  return payload->staged != NULL;
+}
+
 CUresult fc_copy_run(const fc_payload *payload) {
   const CUDA_MEMCPY3D *p = &payload->copy;
   side from, to;
@@ -83,8 +92,9 @@ CUresult fc_copy_run(const fc_payload *payload) {
   if (to.device && !fc_accessible(to.address, extent(p, &to), true)) return CUDA_ERROR_ILLEGAL_ADDRESS;
   for (size_t z = 0; z < p->Depth; z++) {
     for (size_t y = 0; y < p->Height; y++) {
-      const void *src = (const void *)(uintptr_t)(from.address + (z * from.height + y) * from.pitch);
-      memmove((void *)(uintptr_t)(to.address + (z * to.height + y) * to.pitch), payload->staged ? payload->staged : src, p->WidthInBytes);
+      CUdeviceptr first = payload->staged ? (CUdeviceptr)(uintptr_t)payload->staged : from.address;
+      const void *src = (const void *)(uintptr_t)(first + (z * from.height + y) * from.pitch);
+      memmove((void *)(uintptr_t)(to.address + (z * to.height + y) * to.pitch), src, p->WidthInBytes);
     }
   }
   return CUDA_SUCCESS;

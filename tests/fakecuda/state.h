@@ -103,12 +103,16 @@ void fc_forget_all(void);
 
 /* ---- Contexts (context.c) ------------------------------------------------------------------------------------------------------ */
 
+enum { FC_NUM_LIMITS = 5 };
 typedef struct fc_context {
   fc_object o;
   bool primary;
   unsigned retained; /* the primary one's count */
   unsigned life;     /* how often it has come to life: objects remember it */
   CUresult fault;    /* sticky */
+  unsigned flags;    /* the primary one's outlive it */
+  size_t limits[FC_NUM_LIMITS];
+  int cache_config;
   struct fc_stream *legacy, *streams; /* destroyed ones stay listed while they hold work */
 } fc_context;
 
@@ -116,6 +120,7 @@ fc_context *fc_current(void);
 void fc_context_fault(fc_context *context, CUresult status);
 void fc_context_end(fc_context *context);
 void fc_thread_forget(void);
+void fc_preferences_reset(fc_context *context);
 bool fc_context_alive(const fc_context *context, unsigned life);
 
 /* ---- Work and streams (work.c, stream.c) --------------------------------------------------------------------------------------- */
@@ -164,7 +169,7 @@ typedef struct fc_payload {
     size_t extra_bytes;
   } k;
   CUDA_MEMCPY3D copy;
-  unsigned char *staged; /* the bytes of pageable host memory, taken at the call */
+  unsigned char *staged; /* the bytes of pageable host memory, taken at the call, laid out as there */
   CUDA_MEMSET_NODE_PARAMS set;
   CUDA_HOST_NODE_PARAMS host;
   struct fc_event *event;
@@ -332,6 +337,7 @@ void fc_exec_release(fc_exec *exec);
 void fc_virtual_end(void);
 size_t fc_physical_bytes(void);
 CUresult fc_copy_run(const fc_payload *payload);
+bool fc_copy_stage(fc_payload *payload); /* takes the bytes of a pageable source now */
 CUresult fc_set_run(const fc_payload *payload);
 bool fc_pinned(const void *address);
 

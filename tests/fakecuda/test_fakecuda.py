@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import re
@@ -19,7 +20,7 @@ BUILD = ROOT / "build" / "fakecuda"
 CC = os.environ.get("CC", "cc")
 STRICT = ["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror", "-g", "-O1"]
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-PROGRAMS = ["control", "behaviour"]
+PROGRAMS = ["control", "behaviour", "linked"]
 
 
 def run(argv: list[str | Path], **kwargs: object) -> str:
@@ -104,6 +105,31 @@ def test_probe(name: str) -> None:
 
 def test_probes_are_complete() -> None:
     assert list(probes()) == list(PROBES)
+
+
+# ---- What it exports and does not do -----------------------------------------------------------------------------
+
+REFUSED = re.findall(r'^FAKECUDA_REFUSED\("([^"]+)", (\w+),', (HERE / "cuda_refused.h").read_text(), re.M)
+
+
+def test_refusals_are_found() -> None:
+    assert len(REFUSED) == (HERE / "cuda_refused.h").read_text().count("\nFAKECUDA_REFUSED(") > 40
+
+
+@pytest.mark.parametrize(("what", "name"), REFUSED, ids=[name for _, name in REFUSED])
+def test_refusal(what: str, name: str) -> None:
+    """801 whatever the arguments, and a reason that names the call; cuGetProcAddress finds it as on a real driver."""
+    cuda = ctypes.CDLL(str(driver("plain") / "libcuda.so.1"))
+    cuda.fakecuda_reason.restype = ctypes.c_char_p
+    assert cuda.cuInit(0) == 0
+    nothing = [ctypes.c_void_p()] * 8
+    assert getattr(cuda, name)(*nothing) == 801
+    reason = cuda.fakecuda_reason().decode()
+    assert name in reason and what in reason
+    found = ctypes.c_void_p()
+    base = re.sub(r"_v\d$", "", name).encode()
+    assert cuda.cuGetProcAddress_v2(base, ctypes.byref(found), 13000, ctypes.c_uint64(0), None) == 0
+    assert found.value == ctypes.cast(getattr(cuda, name), ctypes.c_void_p).value
 
 
 # ---- Cases of its own --------------------------------------------------------------------------------------------

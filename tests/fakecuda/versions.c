@@ -13,10 +13,13 @@ typedef struct entry {
 } entry;
 
 #define FAKECUDA_API(name, ...) {#name, (void (*)(void))name},
+#define FAKECUDA_REFUSED(what, name, ...) {#name, (void (*)(void))name},
 static const entry entries[] = {
 #include "cuda_calls.h"
+#include "cuda_refused.h"
 };
 #undef FAKECUDA_API
+#undef FAKECUDA_REFUSED
 
 /* From the CUDA toolkit's release notes and headers; whatever is not listed is as old as the prefix says. */
 static const struct {
@@ -26,9 +29,14 @@ static const struct {
     {"cuCtxCreate_v3", 11040},
     {"cuCtxCreate_v4", 12050},
     {"cuCtxGetDevice_v2", 13000},
+    {"cuCtxGetFlags", 7000},
+    {"cuCtxResetPersistingL2Cache", 11000},
+    {"cuDeviceGetP2PAttribute", 8000},
+    {"cuDeviceGetUuid", 9020},
     {"cuDeviceGetUuid_v2", 11040},
     {"cuDevicePrimaryCtxRelease_v2", 11000},
     {"cuDevicePrimaryCtxReset_v2", 11000},
+    {"cuDevicePrimaryCtxSetFlags_v2", 11000},
     {"cuEventElapsedTime_v2", 12080},
     {"cuEventRecordWithFlags", 11010},
     {"cuFuncGetModule", 11000},
@@ -66,11 +74,13 @@ static const struct {
     {"cuLaunchKernelEx", 11060},
     {"cuMemAddressFree", 10020},
     {"cuMemAddressReserve", 10020},
+    {"cuMemAdvise", 8000},
     {"cuMemAllocAsync", 11020},
     {"cuMemCreate", 10020},
     {"cuMemFreeAsync", 11020},
     {"cuMemGetAllocationGranularity", 10020},
     {"cuMemMap", 10020},
+    {"cuMemPrefetchAsync", 8000},
     {"cuMemRelease", 10020},
     {"cuMemSetAccess", 10020},
     {"cuMemUnmap", 10020},
@@ -82,6 +92,8 @@ static const struct {
     {"cuStreamIsCapturing", 10000},
     {"cuStreamUpdateCaptureDependencies", 11030},
     {"cuStreamUpdateCaptureDependencies_v2", 12030},
+    {"cuStreamWaitValue32_v2", 11070},
+    {"cuStreamWriteValue32_v2", 11070},
     {"cuThreadExchangeStreamCaptureMode", 10010},
 };
 

@@ -135,6 +135,27 @@ func TestStagingAndRepointing(t *testing.T) {
 	}
 }
 
+// A tensor says where its memory lies; nobody reads it elsewhere.
+func TestTensorsOfAnotherDevice(t *testing.T) {
+	p := newPipeline(t, dynamic("test.count", piecewise.CaptureNever))
+	x := p.compile(t, engine.ExecOptions{})
+	in, out := tensor(t, 4, zeros), tensor(t, 4, zeros)
+	batch := engine.Batch{DecodeSeqs: 4}
+	unlabelled := engine.Tensor{Data: in.Data, Shape: in.Shape}
+	_, err := x.Replay(batch, []engine.Tensor{unlabelled}, []engine.Tensor{out}, 0)
+	require.NoError(t, err)
+
+	cuda := in
+	cuda.DeviceType, cuda.DeviceID = engine.DeviceCUDA, 3
+	_, err = x.Replay(batch, []engine.Tensor{cuda}, []engine.Tensor{out}, 0)
+	require.Equal(t, engine.ErrDevice, engine.StatusOf(err))
+	require.ErrorContains(t, err, "device type 2 number 3, needs type 1 number 0")
+	require.Equal(t, engine.ErrDevice, engine.StatusOf(x.Bind(p.w, cuda)))
+	for _, touch := range []func(){func() { cuda.Bytes() }, func() { cuda.Float32() }, func() { cuda.Free() }} {
+		require.PanicsWithValue(t, "tensor in memory of device type 2 number 3, not in the host's", touch)
+	}
+}
+
 func TestRebinding(t *testing.T) {
 	p := newPipeline(t, dynamic("test.count", piecewise.CaptureUniformDecode))
 	x, fresh := p.compile(t, engine.ExecOptions{}), p.compile(t, engine.ExecOptions{})

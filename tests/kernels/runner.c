@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../kernels/cuda/cuda.h"
+#include "../../kernels/cuda/cuda_ops.h"
 #include "../../kernels/host/host.h"
 
 #define EXPORT __attribute__((visibility("default")))
@@ -60,7 +60,7 @@ static const struct {
 };
 
 static void *functions[1024];
-static adcgk_cuda device = {functions, NULL, 0, 0};
+static adcgk_cuda device = {.functions = functions};
 static void *stream;
 static device_address device_batch;
 static char message[512];

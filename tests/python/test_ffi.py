@@ -27,6 +27,7 @@ STRUCTS = {
     "adcg_infer_call": _ffi.InferCall,
     "adcg_part": _ffi.Part,
     "adcg_part_call": _ffi.PartCall,
+    "adcg_kernel_launch": _ffi.KernelLaunch,
     "adcg_op_call": _ffi.OpCall,
     "adcg_op_schema": _ffi.OpSchema,
     "adcg_engine_options": _ffi.EngineOptions,
@@ -92,6 +93,7 @@ def test_constants_are_the_headers(root: Path, tmp_path: Path) -> None:
     expected: dict[str, int] = {f"ADCG_{n}": v for n, v in vars(errors).items() if n == "OK" or n.startswith("ERR_")}
     expected |= {f"ADCG_OP_{n.upper()}": v for n, v in (_ffi.KINDS | _ffi.FLAGS).items()}
     expected |= {f"ADCG_CAPTURE_{n.upper()}": v for n, v in _ffi.CAPTURES.items()}
+    expected |= {f"ADCG_CAPTURE_MODE_{n.upper()}": v for n, v in _ffi.CAPTURE_MODES.items()}
     expected |= {f"ADCG_MODE_{n.upper()}": v for n, v in _ffi.MODES.items()}
     expected |= {f"ADCG_PLAN_{n.upper()}": v for n, v in _ffi.PLANS.items()}
     expected |= {f"ADCG_REASON_{n.upper()}": i for i, n in enumerate(_ffi.REASONS)}

@@ -19,6 +19,7 @@ var allowed = []struct {
 	imports  []string
 }{
 	{"capi", []string{"engine", "engine/tape", "piecewise"}},
+	{"cuhost", []string{"engine", "piecewise"}}, // a host; behind the tag of its name
 	{"engine", []string{"engine/device/...", "engine/tape", "kernels/...", "piecewise"}},
 	{"engine/device", []string{"engine/tape", "piecewise"}},
 	{"engine/device/...", []string{"engine/device", "engine/tape", "kernels/...", "piecewise"}},
@@ -81,7 +82,7 @@ func list(t *testing.T, args ...string) []listed {
 
 func TestDirections(t *testing.T) {
 	seen := 0
-	for _, p := range list(t, "./...") {
+	for _, p := range list(t, "-tags", "cuhost", "./...") {
 		path := strings.TrimPrefix(p.ImportPath, module)
 		rule := -1
 		for i := range allowed {
@@ -130,6 +131,25 @@ func TestPure(t *testing.T) {
 			if !standard[imported] && imported != "C" {
 				t.Errorf("%s imports %s: the standard library alone", path, imported)
 			}
+		}
+	}
+}
+
+// The library that C hosts link has libcuda neither at build time nor in its list of needed libraries, with the tag or without: cu
+// serves Go hosts that ask for it.
+func TestCuStaysOutOfTheLibrary(t *testing.T) {
+	closure := func(args ...string) (cu bool) {
+		for _, p := range list(t, append([]string{"-deps"}, args...)...) {
+			cu = cu || matches("gorgonia.org/cu/...", p.ImportPath) || matches(module+"cuhost/...", p.ImportPath)
+		}
+		return cu
+	}
+	if !closure("-tags", "cuhost", "./cuhost") {
+		t.Error("the package behind the tag does not reach gorgonia.org/cu: the test looks for the wrong names")
+	}
+	for _, args := range [][]string{{"./capi"}, {"-tags", "cuhost", "./capi"}, {"./..."}} {
+		if closure(args...) {
+			t.Errorf("go list -deps %s: reaches gorgonia.org/cu", strings.Join(args, " "))
 		}
 	}
 }

@@ -68,6 +68,7 @@ MODES = {
     "full_and_piecewise": MODE_FULL_AND_PIECEWISE,
 }
 EXEC_CAPTURES = {"lazy": CAPTURE_ON_FIRST_USE, "explicit": CAPTURE_EXPLICIT}
+CAPTURE_MODES = {"thread_local": 0, "global": 1, "relaxed": 2}
 LAYOUT_FIXED, LAYOUT_PER_BUCKET, LAYOUT_AUTO = 0, 1, 2
 LAYOUTS = {"fixed": LAYOUT_FIXED, "per_bucket": LAYOUT_PER_BUCKET, "auto": LAYOUT_AUTO}
 # Of a step, or of a bucket: what ran. "eager" is ADCG_MODE_NONE.
@@ -203,6 +204,17 @@ class InferCall(Sized):
     )
 
 
+class KernelLaunch(Sized):
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("function", c_void_p),
+        ("grid", c_uint32 * 3),
+        ("block", c_uint32 * 3),
+        ("shared_bytes", c_uint32),
+        ("params", POINTER(c_void_p)),
+    )
+
+
 class OpCall(Sized):
     _fields_ = (
         ("struct_size", c_size_t),
@@ -334,6 +346,8 @@ class ExecOptions(Sized):
         ("layout", c_int32),
         ("plan_nodes", c_int64),
         ("plan_seconds", c_double),
+        ("capture_mode", c_int32),
+        ("batch_invariant", c_int32),
     )
 
 
@@ -537,6 +551,11 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
         [_handle, POINTER(Batch), POINTER(DLTensor), c_int32, POINTER(DLTensor), c_int32, c_void_p, POINTER(Step)],
     ),
     "adcg_exec_synchronize": (_Status, [_handle]),
+    "adcg_exec_wait_stream": (_Status, [_handle, c_void_p]),
+    "adcg_stream_wait_exec": (_Status, [c_void_p, _handle]),
+    "adcg_memory_alloc": (_Status, [_handle, c_size_t, POINTER(c_void_p)]),
+    "adcg_memory_free": (_Status, [_handle, c_void_p]),
+    "adcg_memory_copy": (_Status, [_handle, c_void_p, c_void_p, c_size_t]),
     "adcg_exec_get_stats": (_Status, [_handle, POINTER(Stats)]),
     "adcg_ladder_choose": (
         _Status,

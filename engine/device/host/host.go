@@ -3,11 +3,13 @@ package host
 
 // #include <stdint.h>
 // #include <stdlib.h>
+// #include <string.h>
 // static uintptr_t host_alloc(size_t bytes) {
 //   void *p = NULL;
 //   return posix_memalign(&p, 64, bytes) == 0 ? (uintptr_t)p : 0;
 // }
 // static void host_free(uintptr_t address) { free((void *)address); }
+// static void host_copy(uintptr_t to, uintptr_t from, size_t bytes) { memmove((void *)to, (void *)from, bytes); }
 import "C"
 
 import (
@@ -52,12 +54,50 @@ func (h *host) Alloc(bytes int64) (uintptr, error) {
 	return address, nil
 }
 
-func (h *host) Free(address uintptr) { C.host_free(C.uintptr_t(address)) }
+func (h *host) Free(address uintptr) error {
+	C.host_free(C.uintptr_t(address))
+	return nil
+}
+
+func (h *host) Copy(to, from uintptr, bytes int64) error {
+	C.host_copy(C.uintptr_t(to), C.uintptr_t(from), C.size_t(bytes))
+	return nil
+}
+
+func (h *host) Tape() uintptr { return 0 }
+
+// arena is a block of the heap, held as a whole.
+type arena struct {
+	address uintptr
+	bytes   int64
+}
+
+func (h *host) NewArena(bytes int64) (device.Arena, error) {
+	a := &arena{bytes: bytes}
+	if bytes == 0 {
+		return a, nil
+	}
+	var err error
+	a.address, err = h.Alloc(bytes)
+	return a, err
+}
+
+func (a *arena) Address() uintptr { return a.address }
+func (a *arena) Batch() uintptr   { return 0 }
+func (a *arena) Held() int64      { return a.bytes }
+func (a *arena) Grow(int64) error { return nil }
+func (a *arena) Free()            { C.host_free(C.uintptr_t(a.address)) }
+
+func (h *host) ArenaBytes(bytes int64) int64 { return bytes }
+func (h *host) GraphBytes(int) int64         { return 0 } // there is no driver
 
 func (h *host) Op(name string) (device.Impl, bool) {
 	launch, workspace, prepare, ok := kernels.Find(name)
-	return device.Impl{Launch: launch, Workspace: workspace, Prepare: prepare, Context: h.pool}, ok
+	return device.Impl{Launch: launch, Workspace: workspace, Prepare: prepare, Context: h.pool, Invariant: h.pool}, ok
 }
+
+func (h *host) Capture(capture func()) { capture() } // nothing that is destroyed could break it
+func (h *host) Destroy(destroy func()) { destroy() }
 
 func (h *host) Close() { kernels.FreePool(h.pool) }
 

@@ -14,7 +14,9 @@ typedef struct adcgk_cuda {
   void *const *functions;    /* the CUfunction of each kernel, in the order of adcgk_cuda_kernels */
   const struct adcgk_lt *lt; /* cuBLASLt; NULL: not there */
   int32_t multiprocessors;
-  int32_t compute; /* 90 for sm_90 */
+  int32_t compute;         /* 90 for sm_90 */
+  int32_t batch_invariant; /* a row's bits may depend on itself alone: cuBLASLt serves only if it is pinned to one algorithm (lt.h) */
+  int32_t unused;
 } adcgk_cuda;
 
 /* user_data of every launch and workspace function of this library; engine/tape/tape.h declares the same two words. */
