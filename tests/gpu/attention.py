@@ -1,5 +1,5 @@
-"""Attention's kernels on a real GPU: the checks of tests/kernels, then large steps, some rows of which are compared with float64,
-and their time beside torch's scaled_dot_product_attention.
+"""Attention's kernels on a real GPU: the checks of tests/kernels, then large steps, some rows of which are compared
+with float64, and their time beside torch's scaled_dot_product_attention.
 
     python3 tests/gpu/attention.py [--seeds N] [--no-torch] [--small] [--libcuda PATH]
 
@@ -36,7 +36,8 @@ def drawn(*shape: int) -> np.ndarray:
 
 @dataclass
 class Large:
-    """seqs sequences of so many tokens each, whose context these are the last of: in slots, or in pages of 16 in a drawn order."""
+    """seqs sequences of so many tokens each, whose context these are the last of: in slots, or in pages of 16 in a
+    drawn order."""
 
     seqs: int
     tokens: int
@@ -73,7 +74,11 @@ class Large:
         inputs = [Tensor(BF16, x) for x in (self.q, self.k, self.v, *caches)]
         inputs += [index(np.arange(self.seqs + 1) * self.tokens), index(history)]
         if self.paged:
-            inputs += [index(np.arange(self.seqs + 1) * (self.context // 16)), index(self.pages), index(np.full(self.seqs, 16))]
+            inputs += [
+                index(np.arange(self.seqs + 1) * (self.context // 16)),
+                index(self.pages),
+                index(np.full(self.seqs, 16)),
+            ]
         else:
             inputs.append(index(np.arange(self.seqs)))
         rows = self.seqs * self.tokens
@@ -89,7 +94,8 @@ class Large:
         return cache[self.pages[seq * each : (seq + 1) * each]].reshape(self.context, KV_HEADS, D)
 
     def off(self, caches: list[np.ndarray], out: np.ndarray) -> float:
-        """The largest share of its bound that an error has, in some rows. Weights and results are rounded to bf16: attention_checks.py."""
+        """The largest share of its bound that an error has, in some rows. Weights and results are rounded to bf16:
+        attention_checks.py."""
         worst, before = 0.0, self.context - self.tokens
         for seq in {0, self.seqs // 2, self.seqs - 1}:
             k, v = (self.history(x, seq).astype(np.float64) for x in caches)
@@ -115,7 +121,8 @@ def cases(small: bool) -> list[Large]:
 
 
 def time_of_torch(torch: Any, case: Large, caches: list[np.ndarray]) -> float:
-    """Of attention alone, over keys and values that lie as a slot cache has them, in a graph: no host time is counted."""
+    """Of attention alone, over keys and values that lie as a slot cache has them, in a graph: no host time is
+    counted."""
     heads = [
         torch.from_numpy(np.ascontiguousarray(x)).to("cuda", torch.bfloat16)
         for x in (case.q.reshape(case.seqs, case.tokens, HEADS, D), *caches)
@@ -147,7 +154,9 @@ def measure(runner: Runner, torch: Any, case: Large) -> bool:
     caches = case.caches()
     (out,) = runner.run(case.call(caches), repeats=REPEATS)
     ours, off = runner.microseconds, case.off(caches, out)
-    said = f"{case.name():22} {off:8.3f} {ours:10.1f}us {case.bytes() / ours / 1000:8.0f} {case.flops() / ours / 1e6:8.1f}"
+    said = (
+        f"{case.name():22} {off:8.3f} {ours:10.1f}us {case.bytes() / ours / 1000:8.0f} {case.flops() / ours / 1e6:8.1f}"
+    )
     if torch:
         theirs = time_of_torch(torch, case, caches)
         said += f" {theirs:10.1f}us {ours / theirs:11.2f}"
@@ -195,10 +204,13 @@ def main() -> int:
     if not options.no_torch:
         import torch
     print(f"\n{HEADS} heads, {KV_HEADS} kv heads of {D}, bf16" + (f"; torch {torch.__version__}" if torch else ""))
-    print(f"{'step, context':22} {'of bound':>8} {'ours':>12} {'GB/s':>8} {'TFLOP/s':>8} {'torch':>12} {'ours/torch':>11}")
+    print(
+        f"{'step, context':22} {'of bound':>8} {'ours':>12} {'GB/s':>8} {'TFLOP/s':>8}"
+        + (f" {'torch':>12} {'ours/torch':>11}" if torch else "")
+    )
     for case in cases(options.small):
         failed += not measure(runner, torch, case)
-    print("Ours writes the step's keys and values to the cache too; a paged step stands beside torch's over contiguous keys.")
+    print("Ours writes the step's keys and values too; a paged step stands beside torch's over contiguous keys.")
     print("Each step runs again and again over the same memory: what fits the L2 is read from there by both.")
     print(f"\n{failed} comparisons failed" if failed else "\nall comparisons passed")
     return 1 if failed else 0
