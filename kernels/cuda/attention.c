@@ -44,7 +44,9 @@ static int64_t shapes_of(const adcg_op_call *call, bool paged, adcg_attention_ar
                              .count = cache->shape[0],
                              .entries = paged ? call->inputs[PAGES].shape[0] : 0,
                              .bf16 = adcgk_is_bf16(q),
-                             .cache = adcgk_is_fp8(cache) ? ADCG_CACHE_FP8 : adcgk_is_bf16(cache) ? ADCG_CACHE_BF16 : ADCG_CACHE_F32};
+                             .cache = adcgk_is_fp8(cache)    ? ADCG_CACHE_FP8
+                                      : adcgk_is_bf16(cache) ? ADCG_CACHE_BF16
+                                                             : ADCG_CACHE_F32};
   a->base2 = has_cores(a);
   const int64_t rows = a->base2 ? ADCG_SPLIT_ROWS : plain_rows(a);
   if (rows < 1 || a->seqs < 1) return 0;
@@ -106,7 +108,7 @@ static adcg_status attention(const adcg_op_call *call, void *user_data, bool pag
   a.v_head = adcgk_stride(&in[V], 1);
   a.out_token = adcgk_stride(out, 0);
   a.out_head = adcgk_stride(out, 1);
-  a.window = call->attrs[WINDOW].i;
+  a.window = (int32_t)(call->attrs[WINDOW].i > INT32_MAX ? 0 : call->attrs[WINDOW].i); /* one that no position leaves is none */
   a.softcap = (float)call->attrs[SOFTCAP].f;
   a.scale = call->attrs[SCALE].f != 0.0 ? (float)call->attrs[SCALE].f : (float)(1.0 / sqrt((double)a.d));
 
