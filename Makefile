@@ -145,7 +145,7 @@ build/gpu/liblt.so: tests/gpu/lt_device.c $(wildcard kernels/cuda/*.[ch] kernels
 # a time. The CPU's own instructions, for fmaf; nothing is contracted, as on the device.
 KERNEL_SOURCES := $(wildcard kernels/cuda/*.cu kernels/cuda/*.h kernels/common/*.h include/adcg/*.h)
 
-build/fakecuda/kernels.so: $(KERNEL_SOURCES) $(FAKECUDA)/shim/shim.h $(FAKECUDA)/fakecuda.h
+build/fakecuda/kernels.so: $(KERNEL_SOURCES) $(wildcard $(FAKECUDA)/shim/*.h) $(FAKECUDA)/fakecuda.h
 	@mkdir -p $(@D)
 	$(CXX) -x c++ -std=c++17 $(CFLAGS) -march=native -ffp-contract=off -fno-strict-aliasing -Wall -Wextra -Wno-unknown-pragmas -fno-gnu-unique -fPIC -shared \
 		-Wl,-Bsymbolic -Iinclude -I$(FAKECUDA)/shim -o $@ kernels/cuda/all.cu

@@ -6,3 +6,5 @@
 #include "linear.cu"
 #include "lt.cu"
 #include "index.cu"
+#include "attention.cu"
+#include "attention_cores.cu"

@@ -124,6 +124,40 @@ typedef struct adcg_paged_metadata_args {
   int64_t seqs, most, pages; /* pages: extent of cache_loc */
 } adcg_paged_metadata_args;
 
+enum { ADCG_CACHE_F32, ADCG_CACHE_BF16, ADCG_CACHE_FP8 };
+enum {
+  ADCG_CHUNK_KEYS = 256,     /* keys whose part of attention is worked out by itself (attention.h) */
+  ADCG_PLAIN_THREADS = 128,  /* of a block of the plain kernel, */
+  ADCG_PLAIN_ROWS = 16,      /* rows of its tile at most, */
+  ADCG_PLAIN_FLOATS = 12288, /* and floats of shared memory that it has */
+  ADCG_TILE_ROWS = 128,      /* rows of a tile on tensor cores, */
+  ADCG_SPLIT_ROWS = 16       /* and where the keys are split */
+};
+
+/* Attention over a cache: the same for all of its kernels, but for the tiles. */
+typedef struct adcg_attention_args {
+  const void *q, *k, *v, *sinks; /* sinks: or NULL */
+  void *out, *k_cache, *v_cache;
+  const int32_t *cu_seqlens, *input_pos;
+  const int32_t *slots;            /* of a slot cache, else NULL */
+  const int32_t *cu_pages, *pages; /* of a paged one, else NULL */
+  const adcg_batch *batch;
+  float *sums, *states; /* of chunks, where keys are split: attention.h */
+  int64_t tokens, seqs; /* the bucket */
+  int64_t heads, kv_heads, d, dv;
+  int64_t q_token, q_head, k_token, k_head, v_token, v_head, out_token, out_head; /* elements from one to the next */
+  int64_t length, count, entries; /* rows of a slot or page; slots or pages; of `pages` */
+  int64_t window;                 /* 0: none */
+  int64_t tile_heads, head_tiles, tile_tokens; /* heads of a group in one tile at most, tiles that a group needs, tokens of one */
+  int64_t tiles;                  /* of tokens, that the grid has room for */
+  int64_t split_tokens;           /* sequences of up to so many tokens have their keys split; */
+  int64_t splits, chunks;         /* into so many parts at most; chunks that a slot has */
+  float scale, softcap;           /* softcap 0: none */
+  int32_t bf16, cache, sinks_bf16; /* q, k, v and out are; ADCG_CACHE_* */
+  int32_t split, base2;           /* the launch is of split sequences; scores are in powers of two */
+  int32_t unused;
+} adcg_attention_args;
+
 #if defined(__GNUC__) && !defined(__CUDACC__)
 #pragma GCC diagnostic pop
 #endif

@@ -14,6 +14,10 @@
 #include <cuda_runtime.h>
 #define ADCG_KERNEL(name, args, threads) extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ args a)
 #define ADCG_DEVICE __device__ __forceinline__ /* not static: the names of static ones hold a hash of the path */
+/* The shared memory that the launch asks for, as T *name. */
+#define ADCG_SHARED(T, name)                          \
+  extern __shared__ __align__(16) char adcg_shared[]; \
+  T *const name = (T *)adcg_shared
 #else
 #include "shim.h"
 #endif

@@ -17,7 +17,10 @@
   ADCGK_CUDA_OF_BOTH(K, adcg_rope) \
   ADCGK_CUDA_OF_FOUR(K, adcg_linear_rows) ADCGK_CUDA_OF_FOUR(K, adcg_linear_tile) K(adcg_linear_finish) \
   ADCGK_CUDA_OF_FOUR(K, adcg_take) ADCGK_CUDA_OF_BOTH(K, adcg_argmax) \
-  K(adcg_attention_metadata) K(adcg_paged_metadata)
+  K(adcg_attention_metadata) K(adcg_paged_metadata) \
+  K(adcg_attention_write) K(adcg_attention_plain) ADCGK_CUDA_OF_BOTH(K, adcg_attention_combine) \
+  K(adcg_attention_tile_64_bf16) K(adcg_attention_tile_64_fp8) K(adcg_attention_tile_128_bf16) K(adcg_attention_tile_128_fp8) \
+  K(adcg_attention_split_64_bf16) K(adcg_attention_split_64_fp8) K(adcg_attention_split_128_bf16) K(adcg_attention_split_128_fp8)
 /* clang-format on */
 
 /* ADCGK_K_adcg_set_batch and so on: where a kernel stands in adcgk_cuda.functions. */

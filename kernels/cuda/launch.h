@@ -74,6 +74,10 @@ adcg_status adcgk_cuda_rope_prepare(const adcg_attr *attrs, int32_t num_attrs, c
                                     void **out_state, void (*set_error)(const char *));
 adcg_status adcgk_cuda_attention_metadata(const adcg_op_call *call, void *user_data);
 adcg_status adcgk_cuda_paged_metadata(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_cuda_attention(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_cuda_paged_attention(const adcg_op_call *call, void *user_data);
+adcg_status adcgk_cuda_attention_workspace(const adcg_op_call *call, size_t *out_bytes, void *user_data);
+adcg_status adcgk_cuda_paged_attention_workspace(const adcg_op_call *call, size_t *out_bytes, void *user_data);
 adcg_status adcgk_cuda_gather_tokens(const adcg_op_call *call, void *user_data);
 adcg_status adcgk_cuda_argmax(const adcg_op_call *call, void *user_data);
 adcg_status adcgk_cuda_slice(const adcg_op_call *call, void *user_data);

@@ -23,6 +23,8 @@ static const adcgk_cuda_op ops[] = {
     {"adcg.sigmoid", adcgk_cuda_sigmoid, NULL, NULL, 0},
     {"adcg.cast", adcgk_cuda_cast, NULL, NULL, 0},
     {"adcg.rope", adcgk_cuda_rope, NULL, adcgk_cuda_rope_prepare, 0},
+    {"adcg.attention", adcgk_cuda_attention, adcgk_cuda_attention_workspace, NULL, 1},
+    {"adcg.paged_attention", adcgk_cuda_paged_attention, adcgk_cuda_paged_attention_workspace, NULL, 1},
     {"adcg.attention_metadata", adcgk_cuda_attention_metadata, NULL, NULL, 1},
     {"adcg.paged_metadata", adcgk_cuda_paged_metadata, NULL, NULL, 1},
     {"adcg.gather_tokens", adcgk_cuda_gather_tokens, NULL, NULL, 1},

@@ -20,6 +20,7 @@ typedef struct fakecuda_launch {
   const void *const *args; /* one pointer per parameter, as kernelParams of cuLaunchKernel */
   const void *packed;      /* the same, as one buffer laid out by the kernel's parameter layout */
   size_t packed_bytes;
+  void (*fail)(const char *why); /* ends the launch: its context has CUDA_ERROR_LAUNCH_FAILED. Does not return */
 } fakecuda_launch;
 
 /* Runs the whole grid. */

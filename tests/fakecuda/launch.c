@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include <setjmp.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -131,7 +132,13 @@ static struct {
   sigjmp_buf back;
   uint64_t thread;
   struct sigaction segv, bus;
+  char why[256];
 } guard;
+
+static void failed(const char *why) {
+  snprintf(guard.why, sizeof guard.why, "%s", why);
+  siglongjmp(guard.back, 2);
+}
 
 static void strayed(int number, siginfo_t *info, void *context) {
   if (guard.thread == fc_thread()) siglongjmp(guard.back, 1);
@@ -154,11 +161,16 @@ static CUresult run_native(fakecuda_kernel_fn run, const fakecuda_launch *how, c
   sigaction(SIGBUS, &action, &guard.bus);
   guard.thread = fc_thread();
   CUresult status = CUDA_SUCCESS;
-  if (sigsetjmp(guard.back, 1) == 0) {
-    run(how);
-  } else {
-    fc_say("%s: touched memory that it may not", name);
-    status = CUDA_ERROR_ILLEGAL_ADDRESS;
+  switch (sigsetjmp(guard.back, 1)) {
+    case 0: run(how); break;
+    case 1:
+      fc_say("%s: touched memory that it may not", name);
+      status = CUDA_ERROR_ILLEGAL_ADDRESS;
+      break;
+    default:
+      fc_say("%s", guard.why);
+      status = CUDA_ERROR_LAUNCH_FAILED;
+      break;
   }
   guard.thread = 0;
   sigaction(SIGSEGV, &guard.segv, NULL);
@@ -178,7 +190,11 @@ CUresult fc_kernel_run(const fc_payload *payload, uint64_t *duration) {
   const void **args = malloc((f->num_params + 1) * sizeof *args);
   if (!args) return CUDA_ERROR_LAUNCH_FAILED;
   for (size_t i = 0; i < f->num_params; i++) args[i] = payload->k.packed + f->offsets[i];
-  fakecuda_launch how = {.shared_bytes = payload->k.shared, .args = args, .packed = payload->k.packed, .packed_bytes = f->packed_bytes};
+  fakecuda_launch how = {.shared_bytes = payload->k.shared,
+                         .args = args,
+                         .packed = payload->k.packed,
+                         .packed_bytes = f->packed_bytes,
+                         .fail = failed};
   memcpy(how.grid, payload->k.grid, sizeof how.grid);
   memcpy(how.block, payload->k.block, sizeof how.block);
   *duration += (uint64_t)100 * how.grid[0] * how.grid[1] * how.grid[2];

@@ -14,9 +14,9 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 LIBRARY = ROOT / "build/kernels/libkernels.so"
 IMAGE = ROOT / "kernels/cuda/images/kernels.fatbin"
 
-F32, BF16, I32 = 1, 3, 5
-SIZES = {F32: 4, BF16: 2, I32: 4}
-NAMES = {F32: "f32", BF16: "bf16", I32: "i32"}
+F32, BF16, F8, I32 = 1, 3, 4, 5
+SIZES = {F32: 4, BF16: 2, F8: 1, I32: 4}
+NAMES = {F32: "f32", BF16: "bf16", F8: "fp8", I32: "i32"}
 
 # Attributes of each op in the schema's order, with their defaults.
 ATTRS: dict[str, dict[str, Any]] = {
@@ -44,6 +44,8 @@ ATTRS: dict[str, dict[str, Any]] = {
         "truncate": True,
         "attention_factor": 0.0,
     },
+    "attention": {"scale": 0.0, "window": 0, "softcap": 0.0},
+    "paged_attention": {"scale": 0.0, "window": 0, "softcap": 0.0},
     "paged_metadata": {"max_pages": 1},
     "slice": {"axis": -1, "start": 0, "length": 0},
     "concat": {"axis": -1},
@@ -68,8 +70,8 @@ def rounded(x: np.ndarray, dtype: int) -> np.ndarray:
 
 @dataclass
 class Tensor:
-    """What a test sees of a tensor: float32 or int32 values. With `whole` it is the part of a larger tensor that begins
-    at `start`; `shift` moves the memory by so many elements, off its alignment."""
+    """What a test sees of a tensor: float32 or int32 values, or the codes of fp8. With `whole` it is the part of a larger
+    tensor that begins at `start`; `shift` moves the memory by so many elements, off its alignment."""
 
     dtype: int
     values: np.ndarray
@@ -112,6 +114,8 @@ def part(t: Tensor, axis: int, before: int, after: int) -> Tensor:
 
 def empty(dtype: int, shape: tuple[int, ...]) -> Tensor:
     """An output: garbage."""
+    if dtype == F8:
+        return Tensor(dtype, np.full(shape, 0x7F, np.uint8))
     return Tensor(dtype, np.full(shape, -77 if dtype == I32 else np.nan, np.int32 if dtype == I32 else np.float32))
 
 
@@ -160,7 +164,8 @@ class Batch:
 
 @dataclass
 class Call:
-    """An op's call. Output i is written over input in_place[i], if it is there."""
+    """An op's call. Output i is written over input in_place[i], if it is there. Inputs that it mutates are results too, behind the
+    outputs."""
 
     op: str
     inputs: list[Tensor]
@@ -168,6 +173,7 @@ class Call:
     attrs: dict[str, Any] = field(default_factory=dict)
     batch: Batch = field(default_factory=Batch)
     in_place: dict[int, int] = field(default_factory=dict)
+    mutates: tuple[int, ...] = ()
 
 
 class OpError(Exception):
@@ -267,7 +273,7 @@ class Runner:
             if repeats:
                 self.microseconds = took.value * 1000 / repeats
             results = []
-            for i in range(len(call.inputs), len(tensors)):
+            for i in [*range(len(call.inputs), len(tensors)), *call.mutates]:
                 t, memory = tensors[i], memories[i].copy()
                 before = t.decode(memory.copy()).copy()
                 assert self.lib.runner_down(on_cuda, memory.ctypes.data, addresses[i], memory.nbytes) == 0
@@ -275,8 +281,8 @@ class Runner:
                 results.append(after[t.window()].copy())
                 around = after.copy()
                 around[t.window()] = before[t.window()]
-                same = np.array_equal(around.view(np.int32), before.view(np.int32))
-                assert same, f"{call.op}: output {i - len(call.inputs)}: memory around it was written"
+                same = np.array_equal(around.view(np.uint8), before.view(np.uint8))
+                assert same, f"{call.op}: tensor {i}: memory around it was written"
             return results
         finally:
             for address in set(addresses):

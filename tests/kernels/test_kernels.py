@@ -32,13 +32,6 @@ KERNELS = ROOT / "build/fakecuda/kernels.so"
 SEEDS = range(25)
 
 
-@pytest.fixture(scope="session")
-def runner() -> Runner:
-    subprocess.run(["make", "--silent", "fakecuda", str(LIBRARY.relative_to(ROOT))], cwd=ROOT, check=True)
-    os.environ["FAKECUDA_KERNELS"] = str(KERNELS)
-    return Runner(str(ROOT / "build/fakecuda/libcuda.so.1"), IMAGE.read_bytes())
-
-
 @pytest.mark.parametrize("op", cases.CASES)
 def test_against_host(runner: Runner, op: str) -> None:
     for seed in SEEDS:
