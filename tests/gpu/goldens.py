@@ -2,8 +2,9 @@
 
     python3 tests/gpu/goldens.py [--device cuda:0] [--small] [--json FILE]
 
-f32 is held against the golden logits (1e-4, as on the host); bf16 against them too, at twice what the host device's bf16 is off.
-With `batch_invariant` every row must have the same bits in every way and mode. Needs numpy, ml_dtypes and safetensors; no torch."""
+f32 is held against the golden logits (1e-4, as on the host); bf16 too, at twice what the host device's bf16 is
+off. With `batch_invariant` every row must have the same bits in every way and mode. Needs numpy, ml_dtypes and
+safetensors; no torch."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from on_device import ROOT, Array, Executor, Memory, adcg, shape_of
+from on_device import ROOT, Executor, Memory, adcg, shape_of
 
 from check import Golden  # isort: skip
 from runner import Model, Runner  # isort: skip
@@ -35,7 +36,8 @@ class DeviceRunner(Runner):
         graph = model.graph
         graph.freeze()
         self.addresses = {
-            state.name: memory.put(np.zeros(shape_of(state), adcg.numpy_dtype(state.dtype or ""))) for state in graph.states
+            state.name: memory.put(np.zeros(shape_of(state), adcg.numpy_dtype(state.dtype or "")))
+            for state in graph.states
         }
         sizes = (model.max_tokens, model.max_seqs)
         self.device = Executor(graph, memory, weights, self.addresses, *sizes, invariant=invariant, **options)
@@ -78,7 +80,9 @@ def run(golden: Golden, runner: DeviceRunner, way: str, slots: int) -> tuple[flo
     return worst, bits
 
 
-def cases(golden: Golden, engine: adcg.Engine, dtype: str, invariant: bool, ways: Any, modes: Any) -> list[dict[str, Any]]:
+def cases(
+    golden: Golden, engine: adcg.Engine, dtype: str, invariant: bool, ways: Any, modes: Any
+) -> list[dict[str, Any]]:
     memory = Memory(engine)
     lengths = [len(t) for t in golden.tokens]
     sizes = {"max_tokens": max(*lengths, 64), "max_seqs": min(6, len(lengths)), "max_len": max(lengths), "slots": 9}
@@ -138,7 +142,11 @@ def main() -> int:
                     wrong.append(f"{label}: {case['rows_of_other_bits']} rows have other bits than the first way's")
                 if case["mode"] != "none" and not {"piecewise", "full"} & case["steps"].keys():
                     wrong.append(f"{label}: no step was replayed")
-    print("\n".join([*wrong, f"{len(wrong)} of {len(results)} cases are wrong" if wrong else f"all {len(results)} cases hold"]))
+    print(
+        "\n".join(
+            [*wrong, f"{len(wrong)} of {len(results)} cases are wrong" if wrong else f"all {len(results)} cases hold"]
+        )
+    )
     if options.json:
         summary = {"device": description, "host_bf16_error": host_error, "cases": results, "wrong": wrong}
         options.json.write_text(json.dumps(summary, indent=1))

@@ -1,9 +1,10 @@
-"""A Llama of 8B shape (random weights, bf16) on libadcg beside PyTorch, in one process and over the same weights and caches.
+"""A Llama of 8B shape (random weights, bf16) on libadcg beside PyTorch: one process, the same weights and caches.
 
     python3 tests/gpu/llama.py [--small] [--json FILE]
 
-For each step: host time, time on the device, logits against a float32 run of torch's; and the memory of graphs: pools, the driver's.
-Needs torch with CUDA and about 30 GB of device memory. With --small and without a GPU: the logits alone, torch on the CPU."""
+For each step: host time, time on the device, logits against a float32 run of torch's; and the memory of graphs: pools,
+the driver's. Needs torch with CUDA and about 30 GB of device memory. With --small and without a GPU: the logits alone,
+torch on the CPU."""
 
 from __future__ import annotations
 
@@ -62,14 +63,18 @@ class World:
 
     def _caches(self, slots: int, length: int) -> dict[str, T]:
         s = self.shape
-        return {f"{c}.{i}": self._normal((slots, length, s.kv_heads, s.dim), 1.0) for c in "kv" for i in range(s.layers)}
+        return {
+            f"{c}.{i}": self._normal((slots, length, s.kv_heads, s.dim), 1.0) for c in "kv" for i in range(s.layers)
+        }
 
     def place(self, tensor: T) -> int:
         return tensor.data_ptr() if self.cuda else self.memory.put(tensor.view(torch.int16).numpy())
 
     def inputs(self, step: Step) -> dict[str, T]:
         """Of both, by libadcg's names, and positions."""
-        ids = torch.randint(0, self.shape.vocab, (step.tokens,), generator=self.random, device=self.device, dtype=torch.int32)
+        ids = torch.randint(
+            0, self.shape.vocab, (step.tokens,), generator=self.random, device=self.device, dtype=torch.int32
+        )
         whole = not step.context
         numbers: dict[str, Any] = {
             "cu_seqlens": [0, step.tokens] if whole else list(range(step.seqs + 1)),
@@ -224,7 +229,9 @@ def run(world: World, report: Report) -> None:
     for kind, steps in world.kinds.items():
         most = (max(s.tokens for s in steps), max(s.seqs for s in steps))
         graphs[kind] = build(world.engine, world.shape, *most, world.slots[kind], world.lengths[kind])
-        executor = world.executor(graphs[kind], kind, mode="none")  # kernels are loaded here, before memory is looked at
+        executor = world.executor(
+            graphs[kind], kind, mode="none"
+        )  # kernels are loaded here, before memory is looked at
         for step in steps:
             logits(executor, step, "eager", "eager")
         executor.close()
@@ -282,7 +289,10 @@ def run_torch(world: World, report: Report, inputs: dict[str, dict[str, T]], the
                 call = torch_inputs(inputs[step.name])
                 model = world.models[kind]
                 report.step(step.name, "torch eager", measure(lambda m=model, s=step, c=call: m.eager(s, *c), stream))  # type: ignore[misc]
-        for label, make, kinds in (("torch segments", Segments, ("prefill", "decode")), ("torch whole", Whole, ("decode",))):
+        for label, make, kinds in (
+            ("torch segments", Segments, ("prefill", "decode")),
+            ("torch whole", Whole, ("decode",)),
+        ):
             gc.collect()
             torch.cuda.empty_cache()
             pool = torch.cuda.graph_pool_handle()
@@ -298,7 +308,10 @@ def run_torch(world: World, report: Report, inputs: dict[str, dict[str, T]], the
             report.memory(
                 label,
                 {"capture_seconds": taken, "pool_bytes": pool_bytes(pool), "reserved_bytes": grown, "used_bytes": used}
-                | {"driver_bytes": used - grown, "graphs": len(captured) * (world.shape.layers + 1 if make is Segments else 1)},
+                | {
+                    "driver_bytes": used - grown,
+                    "graphs": len(captured) * (world.shape.layers + 1 if make is Segments else 1),
+                },
             )
             for step, replay in captured:
                 got = replay().clone()

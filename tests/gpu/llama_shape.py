@@ -48,8 +48,8 @@ SMALL = Shape(2, 128, 4, 2, 64, 96, 160)
 
 
 def build(engine: adcg.Engine, s: Shape, max_tokens: int, max_seqs: int, slots: int, max_len: int) -> adcg.Graph:
-    """Inputs ids, cu_seqlens, input_pos, slot_idx, last_idx (int32); weights of Shape, all bf16; states k.<i> and v.<i> [slots,
-    max_len, kv heads, dim]; output logits [seqs, vocab]."""
+    """Inputs ids, cu_seqlens, input_pos, slot_idx, last_idx (int32); weights of Shape, all bf16; states k.<i> and v.<i>
+    [slots, max_len, kv heads, dim]; output logits [seqs, vocab]."""
     g = engine.graph(max_tokens=max_tokens, max_seqs=max_seqs)
     w = {name: g.weight(name, "bfloat16", shape) for name, shape in s.weights()}
     ids = g.input("ids", "int32", [g.tokens])

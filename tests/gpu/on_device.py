@@ -67,8 +67,8 @@ def shape_of(value: adcg.Value, tokens: int = 0, seqs: int = 0) -> tuple[int, ..
 
 
 class Executor:
-    """An exec of a graph whose weights and states are at addresses of the device, with fixed inputs and outputs for its largest
-    step. ``invariant``: whatever the bucket, a sequence's bits are the same."""
+    """An exec of a graph whose weights and states are at addresses of the device, with fixed inputs and outputs for its
+    largest step. ``invariant``: whatever the bucket, a sequence's bits are the same."""
 
     def __init__(
         self,

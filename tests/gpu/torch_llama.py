@@ -1,13 +1,14 @@
-"""The Llama of llama_shape.py in PyTorch, over the same weights and caches: eager, a CUDA graph for each segment between two
-attentions as vLLM captures them, and one for a whole decode step.
+"""The Llama of llama_shape.py in PyTorch, over the same weights and caches: eager, a CUDA graph a segment between
+two attentions as vLLM captures them, and one for a whole decode step.
 
-Where it helps torch it has the easier part: additions and products in place, keys of exactly the context's length (the same for
-all sequences, known when the graph is captured), one sequence in a prefill."""
+Where it helps torch it has the easier part: additions and products in place, keys of exactly the context's length (the
+same for all sequences, known when the graph is captured), one sequence in a prefill."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -65,8 +66,10 @@ class TorchLlama:
         x = F.rms_norm(residual, (s.hidden,), self.weight(f"norm.{i}"), s.eps)
         q, k, v = F.linear(x, self.weight(f"qkv.{i}")).split([s.q, s.kv, s.kv], dim=-1)
         cos, sin = (part[positions][:, None] for part in self.angles[self.dtype])
-        return self._rope(q.unflatten(-1, (-1, s.dim)), cos, sin), self._rope(k.unflatten(-1, (-1, s.dim)), cos, sin), (
-            v.unflatten(-1, (-1, s.dim))
+        return (
+            self._rope(q.unflatten(-1, (-1, s.dim)), cos, sin),
+            self._rope(k.unflatten(-1, (-1, s.dim)), cos, sin),
+            (v.unflatten(-1, (-1, s.dim))),
         )
 
     @staticmethod
@@ -97,7 +100,8 @@ class TorchLlama:
             keys, values = keys[: step.seqs, : n + 1], values[: step.seqs, : n + 1]
         else:
             keys, values = (
-                torch.cat((cache[: step.seqs, :n].to(self.dtype), new[:, None]), dim=1) for cache, new in ((keys, k), (values, v))
+                torch.cat((cache[: step.seqs, :n].to(self.dtype), new[:, None]), dim=1)
+                for cache, new in ((keys, k), (values, v))
             )
         attended = F.scaled_dot_product_attention(
             q[:, :, None], keys.transpose(1, 2), values.transpose(1, 2), enable_gqa=True
@@ -123,8 +127,8 @@ class TorchLlama:
 
 
 def capture(run: Callable[[], Any], pool: Any) -> tuple[torch.cuda.CUDAGraph, Any]:
-    """On the current stream, which is not the default one: what cuBLAS needs for it is there since the warm-up, and not in the pool.
-    torch.cuda.graph would empty torch's caches before each of hundreds of captures."""
+    """On the current stream, which is not the default one: what cuBLAS needs for it is there since the warm-up, not in
+    the pool. torch.cuda.graph would empty torch's caches before each of hundreds of captures."""
     graph = torch.cuda.CUDAGraph()
     torch.cuda.current_stream().synchronize()
     graph.capture_begin(pool=pool, capture_error_mode="thread_local")
@@ -138,13 +142,10 @@ def capture(run: Callable[[], Any], pool: Any) -> tuple[torch.cuda.CUDAGraph, An
 def weak(tensor: T) -> T:
     """The same memory, not owned: a later capture over the pool may have it."""
 
-    class Borrowed:
-        __cuda_array_interface__ = {
-            "shape": (tensor.numel(),), "typestr": "<i2", "data": (tensor.data_ptr(), False), "version": 3
-        }  # fmt: skip
-
     assert tensor.is_contiguous() and tensor.dtype == torch.bfloat16
-    return torch.as_tensor(Borrowed(), device=tensor.device).view(torch.bfloat16).view(tensor.shape)
+    place = {"shape": (tensor.numel(),), "typestr": "<i2", "data": (tensor.data_ptr(), False), "version": 3}
+    borrowed = torch.as_tensor(SimpleNamespace(__cuda_array_interface__=place), device=tensor.device)
+    return borrowed.view(torch.bfloat16).view(tensor.shape)
 
 
 class Segments:
@@ -172,9 +173,8 @@ class Segments:
             parts = segment(lambda i=i, given=given: with_room(model.between(i, given[0], given[4], positions)))
             self.between.append(tuple(weak(part) for part in given[1:]))  # type: ignore[arg-type]
             del given
-        logits = segment(lambda: model.last(parts[0], parts[4], last_idx))
+        logits = segment(lambda given=parts: model.last(given[0], given[4], last_idx))
         self.between.append(tuple(weak(part) for part in parts[1:]))  # type: ignore[arg-type]
-        del parts
         self.logits = weak(logits)
 
     def __call__(self) -> T:
@@ -199,4 +199,8 @@ class Whole:
 
 def pool_bytes(pool: Any) -> int:
     """What the allocator has reserved for a pool of graphs."""
-    return sum(segment["total_size"] for segment in torch.cuda.memory_snapshot() if tuple(segment["segment_pool_id"]) == tuple(pool))
+    return sum(
+        segment["total_size"]
+        for segment in torch.cuda.memory_snapshot()
+        if tuple(segment["segment_pool_id"]) == tuple(pool)
+    )
