@@ -142,7 +142,9 @@ func (e *Engine) Free(address uintptr) error {
 	if !given {
 		return errorf(ErrAddress, "memory: %#x: this engine did not give it", address)
 	}
-	return e.device.Free(address)
+	var err error
+	e.device.Destroy(func() { err = e.device.Free(address) })
+	return err
 }
 
 // Copy copies between the device's memory and the host's, or within either, and waits for it. It is in no stream's order.

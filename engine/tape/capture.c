@@ -123,6 +123,7 @@ adcg_status tape_capture(tape_exec *exec, int32_t index) {
   adcg_status status = tape_enter(exec->on, kCapture, &was);
   if (!status) {
     status = capture(exec, bucket);
+    if (status) tape_mark(exec); /* what was enqueued before it failed stays in front of the next step */
     tape_leave(exec->on, was);
   }
   if (status) exec->given.struct_size = 0; /* who knows what the device's counts are */

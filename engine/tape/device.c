@@ -84,8 +84,9 @@ void tape_close_streams(tape_exec *exec) {
 adcg_status tape_take_stream(tape_exec *exec, void *stream) {
   if (!exec->on->open_stream) return ADCG_OK;
   exec->stream = stream ? stream : exec->own_stream;
-  /* steps share the arena: one on another stream comes behind the last */
-  if (!exec->marked || exec->marked_stream == exec->stream) return ADCG_OK;
+  /* Steps share the arena: one on another stream comes behind the last. The thread's default stream is another on each thread. */
+  const bool same = exec->marked_stream == exec->stream && exec->stream != tape_pointer(TAPE_STREAM_PER_THREAD);
+  if (!exec->marked || same) return ADCG_OK;
   return exec->on->wait_mark(exec->on, exec->mark, exec->stream);
 }
 

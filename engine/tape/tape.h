@@ -368,6 +368,8 @@ void tape_leave(const tape_device *device, void *was);
 /* The stream and mark of an exec; close waits for the last step. The device is this thread's. */
 adcg_status tape_open_streams(tape_exec *exec);
 void tape_close_streams(tape_exec *exec);
+/* Of the numbers that stand for streams, as in DLPack, the one that means another stream on each thread. */
+enum { TAPE_STREAM_PER_THREAD = 2 };
 /* Around a step: the stream that it runs on, behind the one before; its counts in the device's memory; its end. */
 adcg_status tape_take_stream(tape_exec *exec, void *stream);
 adcg_status tape_give_batch(tape_exec *exec);

@@ -282,7 +282,9 @@ typedef struct adcg_infer_call {
 
 enum {
   ADCG_PHASE_WARMUP = 1,  /* once before a bucket is captured: initialise lazily here. The batch is empty (zero real rows) */
-  ADCG_PHASE_CAPTURE = 2, /* on a CUDA device: only enqueue */
+  ADCG_PHASE_CAPTURE = 2, /* on a CUDA device, while it records: only enqueue. An op that is PARAMETRIC and reads or writes an input
+                             or output of the graph is launched once more with other addresses, where no memory need be: those
+                             launches show where in the kernels' parameters the addresses are, and go no further */
   ADCG_PHASE_REPLAY = 3,  /* a step, captured or eager */
   ADCG_PHASE_DISCOVER = 4 /* at freeze, for ops without infer: say the outputs' shapes, see launch */
 };

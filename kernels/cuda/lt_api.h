@@ -38,7 +38,7 @@ typedef struct lt_algo {
 } lt_algo;
 
 enum { LT_DESC_TRANSA = 3, LT_DESC_TRANSB = 4, LT_DESC_EPILOGUE = 7, LT_DESC_BIAS_POINTER = 8, LT_DESC_BIAS_DATA_TYPE = 26 };
-enum { LT_EPILOGUE_DEFAULT = 1, LT_EPILOGUE_RELU = 2, LT_EPILOGUE_BIAS = 4, LT_EPILOGUE_GELU = 32 }; /* but for the first, bits */
+enum { LT_EPILOGUE_DEFAULT = 1, LT_EPILOGUE_RELU = 2, LT_EPILOGUE_BIAS = 4 }; /* but for the first, bits */
 enum {
   LT_PREFERENCE_WORKSPACE = 1,      /* uint64: bytes at most */
   LT_PREFERENCE_REDUCTION_MASK = 3, /* uint32: schemes that are allowed beside none */

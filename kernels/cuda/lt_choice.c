@@ -108,7 +108,9 @@ static bool make_choice(const struct adcgk_lt *lt, const adcgk_cuda *device, con
   const uint64_t workspace = lt_split_bytes(lt, device, p->m, p->n);
   out->info.first_plain = 1;
   out->info.first_waves = out->info.waves;
-  if (workspace == 0) return true;
+  /* Split sums are rounded to the result's type before a bias is added to them: of bf16 that showed as 39 roundings on an H100. */
+  const bool rounds = (p->epilogue & LT_EPILOGUE_BIAS) && p->y_type == LT_R_16BF;
+  if (workspace == 0 || rounds) return true;
   lt_choice first;
   if (!ask(lt, p, o, workspace, false, &first, failure)) return false;
   if (!first.usable || is_plain(&first.info)) return true; /* the same query but for the bounds: the same plain one leads */
