@@ -113,7 +113,7 @@ PARTS = (
     Part("capture", "time of captures beside bare driver calls", 60, script("graphs.py", "capture"), GRAPHS),
     Part("memory", "device memory of executables", 40, script("graphs.py", "memory"), GRAPHS),
     Part("goldens", "Llama goldens, f32 and bf16", 60, script("goldens.py")),
-    Part("llama", "a Llama of 8B shape beside PyTorch", 170, script("llama.py")),
+    Part("llama", "a Llama of 8B shape beside PyTorch", 200, script("llama.py")),
     Part("cabi", "C programs of the ABI", 60, script("cabi.py"), (LIBRARY, "build/gpu/cabi"),
          reason=takes_device(*CABI_FILES)),
     Part("cuhost", "the gorgonia.org/cu adapter's tests", 40, lambda run: ["../build/cuhost/cuhost.test", "-test.v"],
