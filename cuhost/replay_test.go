@@ -108,7 +108,6 @@ func TestReplayOnAStreamOfCu(t *testing.T) {
 	defer func() { require.NoError(t, made.Destroy()) }()
 	for name, stream := range map[string]cu.Stream{"a non-blocking one": made, "the default one": cu.NoStream} {
 		t.Run(name, func(t *testing.T) {
-			open(t) // a subtest has a thread of its own
 			type step struct{ x, y []float32 }
 			var steps []step
 			for i, tokens := range []int64{5, 16, 17, 64, 5, 1} { // of both buckets, full and padded

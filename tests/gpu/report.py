@@ -271,7 +271,8 @@ def main() -> int:
         report["parts"] = json.loads(options.earlier.read_text())["parts"]
         for name in set(report["parts"]) - set(chosen):
             report["parts"][name].setdefault("earlier", True)
-    report["command"] = f"python3 {shlex.join(sys.argv)}"
+    shown = [argument if argument != str(options.out) else "FOLDER" for argument in sys.argv]
+    report["command"] = f"python3 {shlex.join(shown)}"
     report["environment"] = environment()
     report["small"] = options.small
     run = Run(options.small, report["environment"]["cublaslt"])

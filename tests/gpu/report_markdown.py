@@ -133,8 +133,8 @@ def replay(found: dict[str, Any]) -> str:
     note = (
         f"The stream is idle before each step; medians of {found['steps'][0]['samples']} samples that take turns. "
         "Bare: a C loop of `cuGraphLaunch` (and `cuLaunchKernel` between) over executables of the same kernels, as "
-        "many of both. With another batch each step the library also enqueues kernels that give the new counts and clear "
-        "the padding; the bare loop does not."
+        "many of both. With another batch each step the library also enqueues kernels that give the new counts and "
+        "clear the padding; the bare loop does not."
     )
     return f"{table(head, rows)}\n\n{note}"
 
