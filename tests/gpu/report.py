@@ -16,6 +16,7 @@ Needs Python with numpy, ml_dtypes, safetensors and pytest; torch for what is co
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import datetime
 import glob
@@ -38,8 +39,9 @@ import report_markdown
 ROOT = Path(__file__).resolve().parent.parent.parent
 HERE = "tests/gpu"
 LIBRARY = "build/libadcg.so"
+MODULES = ("bindings/python", "examples/python")
 SKIPPED = 77  # exit status of a part that cannot run here
-TAIL = 3000  # characters of a failed part's log that stand in the report
+TAIL = 6000  # characters of a log that stand in the report, where a part failed or has no results of its own
 
 
 @dataclass(frozen=True)
@@ -200,7 +202,7 @@ def run_part(part: Part, run: Run, folder: Path, seconds: float) -> dict[str, An
     extra = {
         "ADCG_LIBRARY": str(ROOT / LIBRARY),
         "PYTHONUNBUFFERED": "1",
-        "PYTHONPATH": os.pathsep.join(str(ROOT / p) for p in ("bindings/python", "examples/python")),
+        "PYTHONPATH": os.pathsep.join([*(str(ROOT / p) for p in MODULES), os.environ.get("PYTHONPATH", "")]),
     }
     extra |= {"ADCG_CUBLASLT": run.cublaslt} if run.cublaslt else {}
     extra |= {variable: run.device} if variable else {}
@@ -223,9 +225,10 @@ def run_part(part: Part, run: Run, folder: Path, seconds: float) -> dict[str, An
         try:
             code: int | None = process.wait(timeout=limit)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
             code = None
+            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):  # in the driver for good: the next part may do better
+                process.wait(timeout=10)
     found: dict[str, Any] = {"seconds": round(time.monotonic() - start, 1), "command": shown, "note": ""}
     text = log.read_text(errors="replace").replace(f"{ROOT}/", "")
     if code is None:
