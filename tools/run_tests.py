@@ -142,6 +142,7 @@ def suites(chosen: list[str]) -> list[tuple[str, object, list[str]]]:
         "fakecuda": [
             ("fakecuda", run_pytest, ["tests/fakecuda", "tests/fakecublaslt"]),
             ("kernels", run_pytest, ["tests/kernels"]),
+            ("gpu", run_pytest, ["tests/gpu"]),
         ],
         "cuhost": [("cuhost", run_cuhost, ["github.com/libadcg/libadcg/cuhost"])],
         "python": [("python", run_pytest, python)],
