@@ -5,8 +5,10 @@ ADCG_...=cuda:0 python3 tests/gpu/cabi.py [--small] [--json FILE]"""
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -37,13 +39,20 @@ def run(program: Path, case: str) -> dict[str, Any]:
     return found
 
 
+def programs() -> list[Path]:
+    """Those that test_cabi.py runs on CUDA too; all if it does not say."""
+    named = re.search(r"^ON_CUDA = (\[.*?\])", (ROOT / "tests/cabi/test_cabi.py").read_text(), re.M | re.S)
+    names = ast.literal_eval(named[1]) if named else [p.name for p in FOLDER.iterdir() if not p.suffix]
+    return [FOLDER / name for name in sorted(names)]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--small", action="store_true", help="a few cases of each program")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     cases = []
-    for program in sorted(p for p in FOLDER.iterdir() if not p.suffix):
+    for program in programs():
         listed = subprocess.run(
             [program, "--list"], capture_output=True, text=True, timeout=20, check=True
         ).stdout.split()

@@ -88,7 +88,7 @@ def device_variable(*files: str) -> str:
     return ""
 
 
-CABI_FILES = ("tests/cabi/harness.h", "tests/cabi/world.h", "tests/cabi/conftest.py", "tests/cabi/test_cabi.py")
+CABI_FILES = ("tests/cabi/device.h", "tests/cabi/harness.h")
 PYTHON_FILES = ("tests/python/conftest.py",)
 
 
