@@ -147,7 +147,6 @@ typedef struct adcg_attention_args {
   int64_t heads, kv_heads, d, dv;
   int64_t q_token, q_head, k_token, k_head, v_token, v_head, out_token, out_head; /* elements from one to the next */
   int64_t length, count, entries; /* rows of a slot or page; slots or pages; of `pages` */
-  int64_t window;                 /* 0: none */
   int64_t tile_heads, head_tiles, tile_tokens; /* heads of a group in one tile at most, tiles that a group needs, tokens of one */
   int64_t tiles;                  /* of tokens, that the grid has room for */
   int64_t split_tokens;           /* sequences of up to so many tokens have their keys split; */
@@ -155,7 +154,7 @@ typedef struct adcg_attention_args {
   float scale, softcap;           /* softcap 0: none */
   int32_t bf16, cache, sinks_bf16; /* q, k, v and out are; ADCG_CACHE_* */
   int32_t split, base2;           /* the launch is of split sequences; scores are in powers of two */
-  int32_t unused;
+  int32_t window;                 /* 0: none */
 } adcg_attention_args;
 
 #if defined(__GNUC__) && !defined(__CUDACC__)

@@ -30,8 +30,9 @@ static void cut(adcg_attention_args *a, int64_t rows) {
   a->tiles = a->tokens / a->tile_tokens + a->seqs;
 }
 
-/* The shapes: all of the arguments but addresses, strides and attributes. Returns how many results of chunks there are room for: what
- * the positions need that slots or pages hold. */
+/* The shapes: all of the arguments but addresses, strides and attributes. Returns how many results of chunks there are if one token of
+ * each sequence has its keys split: what the positions need that slots or pages hold. More sequences need more of them and nothing
+ * else does, so that what a plan has for its limits serves every smaller step. */
 static int64_t shapes_of(const adcg_op_call *call, bool paged, adcg_attention_args *a) {
   const DLTensor *q = &call->inputs[Q], *v = &call->inputs[V], *cache = &call->inputs[K_CACHE];
   *a = (adcg_attention_args){.tokens = q->shape[0],
@@ -44,7 +45,9 @@ static int64_t shapes_of(const adcg_op_call *call, bool paged, adcg_attention_ar
                              .count = cache->shape[0],
                              .entries = paged ? call->inputs[PAGES].shape[0] : 0,
                              .bf16 = adcgk_is_bf16(q),
-                             .cache = adcgk_is_fp8(cache) ? ADCG_CACHE_FP8 : adcgk_is_bf16(cache) ? ADCG_CACHE_BF16 : ADCG_CACHE_F32};
+                             .cache = adcgk_is_fp8(cache)    ? ADCG_CACHE_FP8
+                                      : adcgk_is_bf16(cache) ? ADCG_CACHE_BF16
+                                                             : ADCG_CACHE_F32};
   a->base2 = has_cores(a);
   const int64_t rows = a->base2 ? ADCG_SPLIT_ROWS : plain_rows(a);
   if (rows < 1 || a->seqs < 1) return 0;
@@ -56,15 +59,16 @@ static int64_t shapes_of(const adcg_op_call *call, bool paged, adcg_attention_ar
   const int64_t chunks = paged ? a->entries * a->length / ADCG_CHUNK_KEYS + a->seqs : a->seqs * a->chunks;
   const int64_t most = paged ? adcgk_ceil_div(a->entries * a->length, ADCG_CHUNK_KEYS) : a->chunks; /* of one sequence */
   a->splits = adcgk_max(1, adcgk_min(most, SPLIT_BLOCKS / (a->seqs * a->kv_heads * a->head_tiles)));
-  return chunks * a->split_tokens * a->heads;
+  return chunks * a->heads;
 }
 
 static size_t sums_bytes(const adcg_attention_args *a, int64_t results) { return (size_t)(results * a->dv + 15) / 16 * 64; }
+static size_t result_bytes(const adcg_attention_args *a, int64_t results) { return sums_bytes(a, results) + (size_t)results * 8; }
 
 static adcg_status workspace(const adcg_op_call *call, size_t *out_bytes, bool paged) {
   adcg_attention_args a;
   const int64_t results = shapes_of(call, paged, &a);
-  *out_bytes = sums_bytes(&a, results) + (size_t)results * 8;
+  *out_bytes = result_bytes(&a, results);
   return ADCG_OK;
 }
 
@@ -72,8 +76,11 @@ static adcg_status attention(const adcg_op_call *call, void *user_data, bool pag
   const DLTensor *in = call->inputs, *out = &call->outputs[0];
   const int32_t sinks = paged ? PAGED_SINKS : SINKS;
   adcg_attention_args a;
-  const int64_t results = shapes_of(call, paged, &a);
+  const int64_t each = shapes_of(call, paged, &a);
   if (a.tokens == 0) return ADCG_OK;
+  /* Sequences of more tokens than there is room for go in tiles, with the same bits. */
+  while (a.split_tokens > 1 && result_bytes(&a, each * a.split_tokens) > call->workspace_bytes) a.split_tokens--;
+  const int64_t results = each * a.split_tokens;
   if (plain_rows(&a) < 1)
     return adcgk_cuda_fail(call, "head dims %lld and %lld are too large: %lld floats of shared memory, there are %d", (long long)a.d,
                            (long long)a.dv, (long long)(a.d + 2 * a.dv), ADCG_PLAIN_FLOATS - 1536);
@@ -106,7 +113,7 @@ static adcg_status attention(const adcg_op_call *call, void *user_data, bool pag
   a.v_head = adcgk_stride(&in[V], 1);
   a.out_token = adcgk_stride(out, 0);
   a.out_head = adcgk_stride(out, 1);
-  a.window = call->attrs[WINDOW].i;
+  a.window = (int32_t)(call->attrs[WINDOW].i > INT32_MAX ? 0 : call->attrs[WINDOW].i); /* one that no position leaves is none */
   a.softcap = (float)call->attrs[SOFTCAP].f;
   a.scale = call->attrs[SCALE].f != 0.0 ? (float)call->attrs[SCALE].f : (float)(1.0 / sqrt((double)a.d));
 

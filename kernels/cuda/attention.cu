@@ -20,7 +20,7 @@ ADCG_KERNEL(adcg_attention_write, adcg_attention_args, 256) {
     sequence s;
     if (!take_sequence(a, find_sequence(a, token, [&](int64_t j) { return (int64_t)a.cu_seqlens[j]; }), &s)) continue;
     if (token < s.begin || token >= s.begin + s.tokens) continue; /* cu_seqlens do not rise */
-    const int64_t row = cache_row(a, s, s.position + token - s.begin);
+    const int64_t row = cache_row(a, s, s.position + (int32_t)(token - s.begin));
     if (row < 0) continue;
     at *= CHUNK;
     const int64_t d = value ? a.dv : a.d, from = (value ? token * a.v_token + head * a.v_head : token * a.k_token + head * a.k_head) + at;
@@ -51,10 +51,10 @@ typedef struct plain {
   int rows;
 } plain;
 
-ADCG_DEVICE int64_t row_position(const query_tile &t, int row) { return t.position + row / (int)t.heads; }
+ADCG_DEVICE int32_t row_position(const query_tile &t, int row) { return t.position + row / t.heads; }
 
 /* Scores of the block's keys, a thread a key: each a chain over the dims. A key that a row does not see, NaN or not, is -inf. */
-ADCG_DEVICE void plain_scores(const adcg_attention_args &a, const query_tile &t, const plain &p, int64_t block) {
+ADCG_DEVICE void plain_scores(const adcg_attention_args &a, const query_tile &t, const plain &p, int32_t block) {
   const int key = (int)threadIdx.x % KEYS;
   const int64_t row = p.keys[key];
   float score[ADCG_PLAIN_ROWS / 2] = {};
@@ -74,7 +74,7 @@ ADCG_DEVICE void plain_scores(const adcg_attention_args &a, const query_tile &t,
   for (int i = 0; i < ADCG_PLAIN_ROWS / 2; i++) {
     const int m = 2 * i + (int)threadIdx.x / KEYS;
     if (m >= p.rows) break;
-    const int64_t position = row_position(t, m);
+    const int32_t position = row_position(t, m);
     float s = score[i] * a.scale;
     if (a.softcap != 0.0f) s = a.softcap * tanhf(s / a.softcap);
     p.weights[m][key] = block + key <= position && block + key >= first_key(a, position) ? s : -INFINITY;
@@ -130,15 +130,15 @@ ADCG_DEVICE void plain_values(const adcg_attention_args &a, const query_tile &t,
 }
 
 /* One chunk: its state and sums, from nothing. Begins and ends with all threads together. */
-ADCG_DEVICE void plain_chunk(const adcg_attention_args &a, const query_tile &t, const plain &p, int64_t number) {
-  int64_t begin = number * ADCG_CHUNK_KEYS, end = begin + ADCG_CHUNK_KEYS;
+ADCG_DEVICE void plain_chunk(const adcg_attention_args &a, const query_tile &t, const plain &p, int32_t number) {
+  int32_t begin = number * ADCG_CHUNK_KEYS, end = begin + ADCG_CHUNK_KEYS;
   if (begin < t.first) begin = t.first / KEYS * KEYS;
   if (end > t.end) end = t.end;
   if (threadIdx.x < (uint32_t)p.rows) p.chunk[threadIdx.x] = no_keys();
   for (int64_t i = threadIdx.x; i < p.rows * a.dv; i += ADCG_PLAIN_THREADS) p.sums[i] = 0.0f;
-  for (int64_t block = begin; block < end; block += KEYS) {
-    const int keys = end - block < KEYS ? (int)(end - block) : (int)KEYS;
-    if (threadIdx.x < KEYS) p.keys[threadIdx.x] = (int)threadIdx.x < keys ? cache_row(a, t.seq, block + threadIdx.x) : -1;
+  for (int32_t block = begin; block < end; block += KEYS) {
+    const int keys = end - block < KEYS ? end - block : (int)KEYS;
+    if (threadIdx.x < KEYS) p.keys[threadIdx.x] = (int)threadIdx.x < keys ? cache_row(a, t.seq, block + (int32_t)threadIdx.x) : -1;
     __syncthreads();
     plain_scores(a, t, p, block);
     __syncthreads();
@@ -182,7 +182,7 @@ ADCG_KERNEL(adcg_attention_plain, adcg_attention_args, ADCG_PLAIN_THREADS) {
     for (int64_t i = threadIdx.x; i < p.rows * a.dv; i += ADCG_PLAIN_THREADS) p.all[i] = 0.0f;
     if (threadIdx.x < (uint32_t)p.rows) totals[threadIdx.x] = sink_state(a, t.head + threadIdx.x % t.heads);
   }
-  for (int64_t number = t.chunk; number < t.chunks; number += t.step) {
+  for (int32_t number = t.chunk; number < t.chunks; number += t.step) {
     plain_chunk(a, t, p, number);
     for (int m = 0; m < p.rows; m++) {
       const int64_t result = a.split ? result_of(a, t.seq, number, m / t.heads, t.head + m % t.heads) : 0;
@@ -212,7 +212,7 @@ ADCG_DEVICE void combine(const adcg_attention_args &a) {
   const int64_t s = divide(divide(thread_of_grid() / 32, a.heads, &head), a.split_tokens, &token);
   sequence q;
   if (s >= a.seqs || s >= batch_seqs(a.batch) || !take_sequence(a, s, &q) || q.tokens > a.split_tokens || token >= q.tokens) return;
-  const int64_t position = q.position + token, first = first_key(a, position) / ADCG_CHUNK_KEYS, last = position / ADCG_CHUNK_KEYS;
+  const int32_t position = q.position + (int32_t)token, first = first_key(a, position) / ADCG_CHUNK_KEYS, last = position / ADCG_CHUNK_KEYS;
   const int64_t step = a.split_tokens * a.heads, begin = result_of(a, q, first, token, head);
   for (int64_t at = threadIdx.x % 32; at < a.dv; at += 32) {
     softmax_state total = sink_state(a, head);

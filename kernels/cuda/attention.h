@@ -33,10 +33,8 @@ ADCG_DEVICE uint32_t fp8_of(float x) {
   return code | (bits >> 24 & 0x80u);
 }
 
-/* Up to eight elements at element `at` of a cache. */
-ADCG_DEVICE chunk load_cache(const void *cache, int32_t element, int64_t at, int64_t left) {
-  if (element != ADCG_CACHE_FP8) return load_either(cache, element == ADCG_CACHE_BF16, at, at + left);
-  const fp8 *from = (const fp8 *)cache + at;
+/* Up to eight elements, zeros behind. */
+ADCG_DEVICE chunk load_fp8(const fp8 *from, int64_t left) {
   chunk c;
   if (left >= CHUNK && ((uintptr_t)from & 7) == 0) {
     const uint2 codes = *(const uint2 *)from;
@@ -47,6 +45,10 @@ ADCG_DEVICE chunk load_cache(const void *cache, int32_t element, int64_t at, int
 #pragma unroll
   for (int i = 0; i < CHUNK; i++) c.v[i] = i < left ? to_float(from[i]) : 0.0f;
   return c;
+}
+ADCG_DEVICE chunk load_cache(const void *cache, int32_t element, int64_t at, int64_t left) {
+  if (element == ADCG_CACHE_FP8) return load_fp8((const fp8 *)cache + at, left);
+  return load_either(cache, element == ADCG_CACHE_BF16, at, at + left);
 }
 ADCG_DEVICE float load_cache_one(const void *cache, int32_t element, int64_t at) {
   return element == ADCG_CACHE_FP8 ? to_float(((const fp8 *)cache)[at]) : number(cache, element == ADCG_CACHE_BF16, at);
@@ -61,24 +63,25 @@ ADCG_DEVICE void store_cache(void *cache, int32_t element, int64_t at, int64_t l
 
 /* ---- Sequences --------------------------------------------------------------------------------------------------- */
 
+/* Positions have 31 bits, and so has what counts them. */
 typedef struct sequence {
-  int64_t index;
-  int64_t begin, tokens; /* of the step */
-  int64_t position;      /* of the first of them */
-  int64_t base;          /* slots: the first row; pages: where its pages begin in a.pages */
+  int64_t base; /* slots: the first row; pages: where its pages begin in a.pages */
+  int32_t index;
+  int32_t begin, tokens; /* of the step */
+  int32_t position;      /* of the first of them */
 } sequence;
 
 /* Sequence s. False if it has no tokens or cannot be: cu_seqlens that fall or lie outside the step's tokens, a slot that is none, more
  * positions than its slot or its pages hold. Nothing is written for such a one, and its rows of the output are left alone. */
 ADCG_DEVICE bool take_sequence(const adcg_attention_args &a, int64_t s, sequence *q) {
-  q->index = s;
-  q->begin = a.cu_seqlens[s];
-  q->tokens = a.cu_seqlens[s + 1] - q->begin;
-  q->position = a.input_pos[s];
+  const int64_t begin = a.cu_seqlens[s], tokens = a.cu_seqlens[s + 1] - begin, position = a.input_pos[s], end = position + tokens;
   int64_t real = batch_tokens(a.batch);
   real = real < a.tokens ? real : a.tokens;
-  if (q->begin < 0 || q->tokens <= 0 || q->begin + q->tokens > real || q->position < 0) return false;
-  const int64_t end = q->position + q->tokens;
+  if (begin < 0 || tokens <= 0 || begin + tokens > real || position < 0 || end > INT32_MAX - ADCG_CHUNK_KEYS) return false;
+  q->index = (int32_t)s;
+  q->begin = (int32_t)begin;
+  q->tokens = (int32_t)tokens;
+  q->position = (int32_t)position;
   if (a.slots) {
     const int64_t slot = a.slots[s];
     q->base = slot * a.length;
@@ -90,7 +93,7 @@ ADCG_DEVICE bool take_sequence(const adcg_attention_args &a, int64_t s, sequence
 }
 
 /* The cache's row of a position; -1: its page is none of the cache's. */
-ADCG_DEVICE int64_t cache_row(const adcg_attention_args &a, const sequence &q, int64_t position) {
+ADCG_DEVICE int64_t cache_row(const adcg_attention_args &a, const sequence &q, int32_t position) {
   if (a.slots) return q.base + position;
   int64_t rest;
   const int64_t page = a.pages[q.base + divide(position, a.length, &rest)];
@@ -117,15 +120,15 @@ ADCG_DEVICE int64_t find_sequence(const adcg_attention_args &a, int64_t x, Numbe
 /* Query rows that one block of threads takes: tokens times heads of one key/value head's group, token by token. */
 typedef struct query_tile {
   sequence seq;
-  int64_t token, tokens; /* the first, counted from the sequence's first of the step; how many */
-  int64_t head, heads;
-  int64_t kv_head;
-  int64_t position;      /* of the first token */
-  int64_t first, end;    /* keys that some row sees */
-  int64_t chunk, chunks, step; /* the first chunk of this block of threads, the end of all, and from one to the next */
+  int32_t token, tokens; /* the first, counted from the sequence's first of the step; how many */
+  int32_t head, heads;
+  int32_t kv_head;
+  int32_t position;            /* of the first token */
+  int32_t first, end;          /* keys that some row sees */
+  int32_t chunk, chunks, step; /* the first chunk of this block of threads, the end of all, and from one to the next */
 } query_tile;
 
-ADCG_DEVICE int64_t first_key(const adcg_attention_args &a, int64_t position) {
+ADCG_DEVICE int32_t first_key(const adcg_attention_args &a, int32_t position) {
   return a.window > 0 && position >= a.window ? position - a.window + 1 : 0;
 }
 
@@ -133,34 +136,32 @@ ADCG_DEVICE int64_t first_key(const adcg_attention_args &a, int64_t position) {
  * others' grid a sequence's tiles begin at cu_seqlens / tile_tokens + its number, where there is always room; the last ones go first,
  * as they see most keys. */
 ADCG_DEVICE bool take_tile(const adcg_attention_args &a, query_tile *t) {
-  int64_t part, tile_part, s;
+  int64_t part, tile_part, chunk = 0, token = 0, s;
   const int64_t parts = a.kv_heads * a.head_tiles, seqs = batch_seqs(a.batch);
   const int64_t rest = divide((int64_t)blockIdx.x, parts, &part);
-  t->chunk = 0;
-  t->step = 1;
-  t->token = 0;
   if (a.split) {
-    s = divide(rest, a.splits, &t->chunk);
-    t->step = a.splits;
+    s = divide(rest, a.splits, &chunk);
     if (s >= seqs || !take_sequence(a, s, &t->seq) || t->seq.tokens > a.split_tokens) return false;
   } else {
     const int64_t x = a.tiles - 1 - rest;
     if (seqs <= 0) return false;
     s = find_sequence(a, x, [&](int64_t i) { return a.cu_seqlens[i] / a.tile_tokens + i; });
     if (!take_sequence(a, s, &t->seq) || t->seq.tokens <= a.split_tokens) return false;
-    t->token = (x - (t->seq.begin / a.tile_tokens + s)) * a.tile_tokens;
-    if (t->token < 0 || t->token >= t->seq.tokens) return false;
+    token = (x - (t->seq.begin / a.tile_tokens + s)) * a.tile_tokens;
+    if (token < 0 || token >= t->seq.tokens) return false;
   }
   const int64_t group = a.heads / a.kv_heads;
-  t->kv_head = divide(part, a.head_tiles, &tile_part);
+  t->kv_head = (int32_t)divide(part, a.head_tiles, &tile_part);
   const int64_t head = tile_part * a.tile_heads;
-  t->head = t->kv_head * group + head;
-  t->heads = group - head < a.tile_heads ? group - head : a.tile_heads;
-  t->tokens = t->seq.tokens - t->token < a.tile_tokens ? t->seq.tokens - t->token : a.tile_tokens;
+  t->head = (int32_t)(t->kv_head * group + head);
+  t->heads = (int32_t)(group - head < a.tile_heads ? group - head : a.tile_heads);
+  t->token = (int32_t)token;
+  t->tokens = (int32_t)(t->seq.tokens - token < a.tile_tokens ? t->seq.tokens - token : a.tile_tokens);
   t->position = t->seq.position + t->token;
   t->first = first_key(a, t->position);
   t->end = t->position + t->tokens;
-  t->chunk += t->first / ADCG_CHUNK_KEYS;
+  t->step = a.split ? (int32_t)a.splits : 1;
+  t->chunk = (int32_t)chunk + t->first / ADCG_CHUNK_KEYS;
   t->chunks = (t->end + ADCG_CHUNK_KEYS - 1) / ADCG_CHUNK_KEYS;
   return t->chunk < t->chunks;
 }

@@ -20,8 +20,8 @@ ADCG_DEVICE int unit_at(int row, int unit) {
 template <int D>
 struct lane_rows {
   uint32_t q[D / 16][4];
-  int64_t position[2]; /* -1: there is no such row */
-  int64_t low, high;   /* positions of the warp's first and last row; high -1: it has none */
+  int32_t position[2]; /* -1: there is no such row */
+  int32_t low, high;   /* positions of the warp's first and last row; high -1: it has none */
   float sums[D / 8][4];
   float largest[2], total[2]; /* of the chunk; totals are this lane's share */
 };
@@ -33,7 +33,7 @@ ADCG_DEVICE uint32_t pair_of(const bf16 *from) {
 
 template <int D>
 ADCG_DEVICE void load_queries(const adcg_attention_args &a, const query_tile &t, lane_rows<D> *r) {
-  const int lane = (int)threadIdx.x % 32, begin = (int)threadIdx.x / 32 * 16, rows = (int)(t.tokens * t.heads), heads = (int)t.heads;
+  const int lane = (int)threadIdx.x % 32, begin = (int)threadIdx.x / 32 * 16, rows = t.tokens * t.heads, heads = t.heads;
   const int last = begin + 15 < rows ? begin + 15 : rows - 1;
   r->low = t.position + begin / heads;
   r->high = begin < rows ? t.position + last / heads : -1;
@@ -51,27 +51,33 @@ ADCG_DEVICE void load_queries(const adcg_attention_args &a, const query_tile &t,
 }
 
 template <int D>
-ADCG_DEVICE void find_rows(const adcg_attention_args &a, const query_tile &t, stage<D> *s, int which, int64_t block) {
+ADCG_DEVICE void find_rows(const adcg_attention_args &a, const query_tile &t, stage<D> *s, int which, int32_t block) {
   for (int key = (int)threadIdx.x; key < KEYS; key += (int)blockDim.x)
     s->rows[which][key] = block + key < t.end ? cache_row(a, t.seq, block + key) : -1;
 }
 
-/* Brings keys, or values, whose rows have been found. */
+ADCG_DEVICE chunk load_element_chunk(const bf16 *from) { return load(from, CHUNK); }
+ADCG_DEVICE chunk load_element_chunk(const fp8 *from) { return load_fp8(from, CHUNK); }
+
+/* Brings keys, or values, whose rows have been found: later where they are copied as they are. */
 template <int D, typename C>
 ADCG_DEVICE void bring_block(const adcg_attention_args &a, const query_tile &t, const void *cache, uint4 *to, const int64_t *rows) {
-  const bool whole = aligned(cache);
+  const C *from = (const C *)cache + (int64_t)t.kv_head * D;
+  const int64_t width = a.kv_heads * D;
+  if (sizeof(C) == sizeof(bf16) && aligned(cache)) {
 #pragma unroll 4
-  for (int i = (int)threadIdx.x; i < KEYS * D / 8; i += (int)blockDim.x) {
-    const int key = i / (D / 8), unit = i % (D / 8);
-    const int64_t row = rows[key], at = ((row < 0 ? 0 : row) * a.kv_heads + t.kv_head) * D + unit * 8;
-    uint4 *place = to + unit_at<D>(key, unit);
-    if (sizeof(C) == sizeof(bf16) && whole) {
-      copy_later(place, (const C *)cache + at, row < 0);
-      continue;
+    for (int i = (int)threadIdx.x; i < KEYS * D / 8; i += (int)blockDim.x) {
+      const int64_t row = rows[i / (D / 8)];
+      copy_later(to + unit_at<D>(i / (D / 8), i % (D / 8)), from + (row < 0 ? 0 : row * width) + i % (D / 8) * 8, row < 0);
     }
+    return;
+  }
+#pragma unroll 2
+  for (int i = (int)threadIdx.x; i < KEYS * D / 8; i += (int)blockDim.x) {
+    const int64_t row = rows[i / (D / 8)];
     chunk c = {};
-    if (row >= 0) c = load_cache(cache, a.cache, at, CHUNK);
-    store_whole((bf16 *)place, c);
+    if (row >= 0) c = load_element_chunk(from + row * width + i % (D / 8) * 8);
+    store_whole((bf16 *)(to + unit_at<D>(i / (D / 8), i % (D / 8))), c);
   }
 }
 
@@ -95,7 +101,7 @@ ADCG_DEVICE void score_block(const lane_rows<D> &r, const uint4 *keys, float (*s
 
 /* Scores become weights: bf16, as the left side of the product with the values. */
 template <int D>
-ADCG_DEVICE void weigh_block(const adcg_attention_args &a, lane_rows<D> *r, int64_t block, float (*scores)[4], uint32_t (*weights)[4]) {
+ADCG_DEVICE void weigh_block(const adcg_attention_args &a, lane_rows<D> *r, int32_t block, float (*scores)[4], uint32_t (*weights)[4]) {
   const int lane = (int)threadIdx.x % 32;
   float scale = a.scale * 1.4426950408889634f;
   if (a.softcap != 0.0f) {
@@ -109,7 +115,7 @@ ADCG_DEVICE void weigh_block(const adcg_attention_args &a, lane_rows<D> *r, int6
   if (block + KEYS - 1 > r->low || block < first_key(a, r->high)) { /* some row does not see all */
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      const int64_t seen = r->position[half] - block, hidden = first_key(a, r->position[half]) - block;
+      const int32_t seen = r->position[half] - block, hidden = first_key(a, r->position[half]) - block;
 #pragma unroll
       for (int n = 0; n < KEYS / 8; n++) {
 #pragma unroll
@@ -165,48 +171,56 @@ ADCG_DEVICE void sum_block(lane_rows<D> *r, const uint4 *values, const uint32_t 
 /* ---- Values that are not finite ----------------------------------------------------------------------------------------- */
 
 /* A value that a row does not see has weight 0, and 0 * NaN is NaN. So where some row does not see all of a block, values that are not
- * finite become zeros, and are added to the rows that see them by themselves. Returns whether there are any: rarely. */
+ * finite become zeros, and go to the rows that see them by themselves. Returns whether there are any: rarely. */
 template <int D>
 ADCG_DEVICE bool take_out(uint4 *values) {
   bool found = false;
-  for (int i = (int)threadIdx.x; i < KEYS * D / 8; i += (int)blockDim.x) {
-    uint32_t *pairs = (uint32_t *)(values + i);
-#pragma unroll
-    for (int j = 0; j < 4; j++) {
-      const uint32_t pair = pairs[j];
-      const bool low = (pair & 0x7f80u) == 0x7f80u, high = (pair & 0x7f800000u) == 0x7f800000u;
-      if (!low && !high) continue;
-      found = true;
-      pairs[j] = (low ? 0 : pair & 0xffffu) | (high ? 0 : pair & 0xffff0000u);
-    }
+#pragma unroll 1
+  for (int i = (int)threadIdx.x; i < KEYS * D / 2; i += (int)blockDim.x) {
+    const uint32_t pair = ((const uint32_t *)values)[i];
+    const bool low = (pair & 0x7f80u) == 0x7f80u, high = (pair & 0x7f800000u) == 0x7f800000u;
+    if (!low && !high) continue;
+    found = true;
+    ((uint32_t *)values)[i] = (low ? 0 : pair & 0xffffu) | (high ? 0 : pair & 0xffff0000u);
   }
   return __syncthreads_or(found) != 0;
 }
 
-template <int D>
-ADCG_DEVICE void add_taken_out(const adcg_attention_args &a, const query_tile &t, lane_rows<D> *r, const int64_t *rows, int64_t block,
-                               const uint32_t (*weights)[4]) {
+/* Ones where the values of the cache are NaN or +inf (or -inf), zeros elsewhere: times ones where a row sees a key, this says to which
+ * sums an infinity comes. A NaN comes as both. The values in shared memory are lost. */
+template <int D, typename C>
+ADCG_DEVICE void add_taken_out(const adcg_attention_args &a, const query_tile &t, lane_rows<D> *r, uint4 *values, const int64_t *rows,
+                               int32_t block) {
   const int lane = (int)threadIdx.x % 32;
-#pragma unroll
-  for (int i = 0; i < KEYS / 16; i++) {
 #pragma unroll 1
-    for (int j = 0; j < 16; j++) {
-      const int64_t key = block + i * 16 + j, row = rows[i * 16 + j];
-      float weight[2];
+  for (int sign = 0; sign < 2; sign++) {
+    const float infinity = sign ? -INFINITY : INFINITY;
+    __syncthreads();
+#pragma unroll 1
+    for (int i = (int)threadIdx.x; i < KEYS * D; i += (int)blockDim.x) {
+      const int64_t row = rows[i / D];
+      const float v = row < 0 ? 0.0f : to_float(((const C *)a.v_cache)[(row * a.kv_heads + t.kv_head) * D + i % D]);
+      put((bf16 *)(values + unit_at<D>(i / D, i % D / 8)) + i % 8, v != v || v == infinity ? 1.0f : 0.0f);
+    }
+    __syncthreads();
 #pragma unroll
-      for (int half = 0; half < 2; half++) {
-        const uint32_t pair = __shfl_sync(0xffffffffu, j < 8 ? weights[i][half] : weights[i][half + 2], (lane & ~3) | j % 8 / 2);
-        weight[half] = __uint_as_float(j % 2 ? pair & 0xffff0000u : pair << 16);
-      }
-      if (row < 0) continue;
+    for (int n = 0; n < D / 16; n++) {
+      float found[2][4] = {};
+#pragma unroll 1
+      for (int i = 0; i < KEYS / 16; i++) {
+        uint32_t sees[4], b[4];
 #pragma unroll
-      for (int n = 0; n < D / 8; n++) {
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-          const float v = load_cache_one(a.v_cache, a.cache, (row * a.kv_heads + t.kv_head) * D + n * 8 + lane % 4 * 2 + e % 2);
-          const int64_t position = r->position[e / 2];
-          if (!(fabsf(v) < INFINITY) && key <= position && key >= first_key(a, position)) r->sums[n][e] += weight[e / 2] * v;
+        for (int j = 0; j < 4; j++) {
+          const int32_t key = block + i * 16 + j / 2 * 8 + lane % 4 * 2, position = r->position[j % 2], first = first_key(a, position);
+          sees[j] = (key >= first && key <= position ? 0x3f80u : 0) | (key + 1 >= first && key + 1 <= position ? 0x3f800000u : 0);
         }
+        load_matrices_turned(b, values + unit_at<D>(i * 16 + lane / 8 % 2 * 8 + lane % 8, 2 * n + lane / 16));
+        multiply(found[0], sees, b[0], b[1]);
+        multiply(found[1], sees, b[2], b[3]);
+      }
+#pragma unroll
+      for (int e = 0; e < 8; e++) {
+        if (found[e / 4][e % 4] > 0.0f) r->sums[2 * n + e / 4][e % 4] += infinity;
       }
     }
   }
@@ -215,13 +229,13 @@ ADCG_DEVICE void add_taken_out(const adcg_attention_args &a, const query_tile &t
 /* ---- Tiles ------------------------------------------------------------------------------------------------------------------ */
 
 /* The first block of a chunk that some row sees. */
-ADCG_DEVICE int64_t first_block(const query_tile &t, int64_t number) {
-  const int64_t begin = number * ADCG_CHUNK_KEYS;
+ADCG_DEVICE int32_t first_block(const query_tile &t, int32_t number) {
+  const int32_t begin = number * ADCG_CHUNK_KEYS;
   return begin < t.first ? t.first / KEYS * KEYS : begin;
 }
 
 /* The block behind this one, in another chunk perhaps; -1: none. */
-ADCG_DEVICE int64_t next_block(const query_tile &t, int64_t number, int64_t block) {
+ADCG_DEVICE int32_t next_block(const query_tile &t, int32_t number, int32_t block) {
   block += KEYS;
   if (block < (number + 1) * ADCG_CHUNK_KEYS && block < t.end) return block;
   return number + t.step < t.chunks ? first_block(t, number + t.step) : -1;
@@ -230,13 +244,13 @@ ADCG_DEVICE int64_t next_block(const query_tile &t, int64_t number, int64_t bloc
 /* The result of a chunk, where keys are split. */
 template <int D>
 ADCG_DEVICE void store_result(const adcg_attention_args &a, const query_tile &t, const lane_rows<D> &r, const softmax_state *state,
-                              int64_t number) {
+                              int32_t number) {
   const int lane = (int)threadIdx.x % 32;
 #pragma unroll
   for (int half = 0; half < 2; half++) {
     if (r.position[half] < 0) continue;
     const int row = (int)threadIdx.x / 32 * 16 + lane / 4 + 8 * half;
-    const int64_t result = result_of(a, t.seq, number, row / (int)t.heads, t.head + row % (int)t.heads);
+    const int64_t result = result_of(a, t.seq, number, row / t.heads, t.head + row % t.heads);
     if (lane % 4 == 0) ((softmax_state *)a.states)[result] = state[half];
     float *to = a.sums + result * D + lane % 4 * 2;
 #pragma unroll
@@ -252,7 +266,7 @@ ADCG_DEVICE void store_rows(const adcg_attention_args &a, const query_tile &t, c
   for (int half = 0; half < 2; half++) {
     if (r.position[half] < 0) continue;
     const int row = (int)threadIdx.x / 32 * 16 + lane / 4 + 8 * half;
-    bf16 *to = output_row<bf16>(a, t.seq, t.token + row / (int)t.heads, t.head + row % (int)t.heads) + lane % 4 * 2;
+    bf16 *to = output_row<bf16>(a, t.seq, t.token + row / t.heads, t.head + row % t.heads) + lane % 4 * 2;
     const bool whole = ((uintptr_t)to & 3) == 0;
 #pragma unroll
     for (int n = 0; n < D / 8; n++) {
@@ -281,21 +295,21 @@ ADCG_DEVICE void attend(const adcg_attention_args &a) {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       const int row = (int)threadIdx.x / 32 * 16 + (int)threadIdx.x % 32 / 4 + 8 * half;
-      if (r.position[half] >= 0) total[half] = sink_state(a, t.head + row % (int)t.heads);
+      if (r.position[half] >= 0) total[half] = sink_state(a, t.head + row % t.heads);
     }
   }
   int which = 0;
-  int64_t block = first_block(t, t.chunk);
+  int32_t block = first_block(t, t.chunk);
   find_rows(a, t, &s, which, block);
   __syncthreads();
   bring_block<D, C>(a, t, a.k_cache, s.keys, s.rows[which]);
-  for (int64_t number = t.chunk; number < t.chunks; number += t.step) {
+  for (int32_t number = t.chunk; number < t.chunks; number += t.step) {
 #pragma unroll
     for (int n = 0; n < D / 8; n++) r.sums[n][0] = r.sums[n][1] = r.sums[n][2] = r.sums[n][3] = 0.0f;
     r.largest[0] = r.largest[1] = -INFINITY;
     r.total[0] = r.total[1] = 0.0f;
     for (bool more = true; more; which ^= 1) {
-      const int64_t next = next_block(t, number, block);
+      const int32_t next = next_block(t, number, block);
       const bool seen = r.high >= 0 && block <= r.high && block + KEYS > first_key(a, r.low);
       uint32_t weights[KEYS / 16][4];
       wait_for_copies();
@@ -312,7 +326,7 @@ ADCG_DEVICE void attend(const adcg_attention_args &a) {
       const bool taken_out = (block + KEYS - 1 > t.position || block < first_key(a, t.end - 1)) && take_out<D>(s.values);
       if (next >= 0) bring_block<D, C>(a, t, a.k_cache, s.keys, s.rows[which ^ 1]);
       if (seen) sum_block(&r, s.values, weights);
-      if (taken_out && seen) add_taken_out(a, t, &r, s.rows[which], block, weights);
+      if (taken_out) add_taken_out<D, C>(a, t, &r, s.values, s.rows[which], block);
       more = next >= 0 && next / ADCG_CHUNK_KEYS == number;
       block = next;
     }

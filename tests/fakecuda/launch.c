@@ -190,11 +190,8 @@ CUresult fc_kernel_run(const fc_payload *payload, uint64_t *duration) {
   const void **args = malloc((f->num_params + 1) * sizeof *args);
   if (!args) return CUDA_ERROR_LAUNCH_FAILED;
   for (size_t i = 0; i < f->num_params; i++) args[i] = payload->k.packed + f->offsets[i];
-  fakecuda_launch how = {.shared_bytes = payload->k.shared,
-                         .args = args,
-                         .packed = payload->k.packed,
-                         .packed_bytes = f->packed_bytes,
-                         .fail = failed};
+  fakecuda_launch how = {
+      .shared_bytes = payload->k.shared, .args = args, .packed = payload->k.packed, .packed_bytes = f->packed_bytes, .fail = failed};
   memcpy(how.grid, payload->k.grid, sizeof how.grid);
   memcpy(how.block, payload->k.block, sizeof how.block);
   *duration += (uint64_t)100 * how.grid[0] * how.grid[1] * how.grid[2];

@@ -1,4 +1,5 @@
-"""The shim that runs CUDA kernels on the CPU: what kernels may do works as on a device, and planted mistakes are found."""
+"""The shim that runs CUDA kernels on the CPU: what kernels may do works as on a device, and planted mistakes are
+found."""
 
 from __future__ import annotations
 
@@ -17,7 +18,12 @@ ILLEGAL_ADDRESS, LAUNCH_FAILED = 700, 719
 
 
 class Args(ctypes.Structure):
-    _fields_ = (("source", ctypes.c_ulonglong), ("to", ctypes.c_ulonglong), ("count", ctypes.c_int), ("unused", ctypes.c_int))
+    _fields_ = (
+        ("source", ctypes.c_ulonglong),
+        ("to", ctypes.c_ulonglong),
+        ("count", ctypes.c_int),
+        ("unused", ctypes.c_int),
+    )
 
 
 class Driver:
@@ -26,7 +32,19 @@ class Driver:
     def __init__(self) -> None:
         subprocess.run(["make", "--silent", "build/fakecuda/libcuda.so.1"], cwd=ROOT, check=True)
         kernels = BUILD / "mistakes.so"
-        flags = ["-x", "c++", "-std=c++17", "-O1", "-g", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror", "-fPIC", "-shared"]
+        flags = [
+            "-x",
+            "c++",
+            "-std=c++17",
+            "-O1",
+            "-g",
+            "-Wall",
+            "-Wextra",
+            "-Wno-unknown-pragmas",
+            "-Werror",
+            "-fPIC",
+            "-shared",
+        ]
         compiler = os.environ.get("CXX", "c++")
         subprocess.run([compiler, *flags, "-o", str(kernels), str(HERE / "shim/mistakes.cu")], check=True)
         self.image = f"fakecuda-image 1\nlibrary {kernels}\n".encode()
@@ -48,7 +66,9 @@ class Driver:
     def check(self, status: int) -> None:
         assert status == 0, f"CUDA status {status}"
 
-    def launch(self, kernel: str, threads: int, count: int = 0, blocks: int = 1, shared: int = 0) -> tuple[int, str, list[int]]:
+    def launch(
+        self, kernel: str, threads: int, count: int = 0, blocks: int = 1, shared: int = 0
+    ) -> tuple[int, str, list[int]]:
         """Status, reason, and what was written over 1 .. 1024; the words to read are 100 .. 1123."""
         function, words = ctypes.c_void_p(), ctypes.c_int * 1024
         self.check(self.cuda.cuModuleGetFunction(ctypes.byref(function), self.module, kernel.encode()))

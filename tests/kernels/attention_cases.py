@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-
 from kernel_runner import BF16, F8, F32, I32, Batch, Call, Tensor, empty, from_bf16, part, rounded, to_bf16
 
 Rng = np.random.Generator
@@ -68,7 +67,8 @@ class Caches:
 
 @dataclass
 class Step:
-    """Sequence i has tokens[i] rows of q, k, v, history[i] tokens before, and its positions in slot places[i][0] or pages places[i]."""
+    """Sequence i has tokens[i] rows of q, k, v, history[i] tokens before, and its positions in slot places[i][0] or
+    pages places[i]."""
 
     shape: Shape
     tokens: list[int]
@@ -102,7 +102,10 @@ class Step:
             needs = [-(-(h + n) // s.length) for h, n in zip(self.history, self.tokens, strict=True)]
             pages = [p for place, need in zip(self.places, needs, strict=True) for p in place[:need]]
             last = [h + n - (need - 1) * s.length for h, n, need in zip(self.history, self.tokens, needs, strict=True)]
-            inputs += [index([0, *np.cumsum(needs).tolist()], bucket_seqs + 1, -5), index(pages, len(pages) + 3, 2**31 - 1)]
+            inputs += [
+                index([0, *np.cumsum(needs).tolist()], bucket_seqs + 1, -5),
+                index(pages, len(pages) + 3, 2**31 - 1),
+            ]
             inputs.append(index(last, bucket_seqs, -1))
         else:
             inputs.append(index([p[0] for p in self.places], bucket_seqs, -9))
@@ -160,8 +163,17 @@ class Step:
             who = [i for i, n in enumerate(count) if n]
             rows = np.concatenate([np.arange(begin[i] + done[i], begin[i] + done[i] + count[i]) for i in who])
             history = [self.history[i] + done[i] for i in who]
-            steps.append(replace(self, tokens=[count[i] for i in who], history=history, places=[self.places[i] for i in who],
-                                 q=self.q[rows], k=self.k[rows], v=self.v[rows]))  # fmt: skip
+            steps.append(
+                replace(
+                    self,
+                    tokens=[count[i] for i in who],
+                    history=history,
+                    places=[self.places[i] for i in who],
+                    q=self.q[rows],
+                    k=self.k[rows],
+                    v=self.v[rows],
+                )
+            )
             done = [d + n for d, n in zip(done, count, strict=True)]
         assert done == self.tokens
         return steps
@@ -202,7 +214,9 @@ def step(rng: Rng, s: Shape, tokens: list[int], history: list[int]) -> tuple[Ste
     def some(*dims: int) -> np.ndarray:
         return rounded(rng.standard_normal(dims) * 2, s.dtype)
 
-    drawn = Step(s, tokens, history, places, some(real, s.heads, s.d), some(real, s.kv_heads, s.d), some(real, s.kv_heads, s.dv))
+    drawn = Step(
+        s, tokens, history, places, some(real, s.heads, s.d), some(real, s.kv_heads, s.d), some(real, s.kv_heads, s.dv)
+    )
     caches = Caches(*(np.full((s.count, s.length, s.kv_heads, n), np.nan, np.float32) for n in (s.d, s.dv)))
     for i, h in enumerate(history):
         for p in range(h):

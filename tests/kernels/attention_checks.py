@@ -1,4 +1,5 @@
-"""What is checked of attention's kernels, on the stand-in driver (test_attention.py) and on a GPU (tests/gpu/attention.py)."""
+"""What is checked of attention's kernels, on the stand-in driver (test_attention.py) and on a GPU
+(tests/gpu/attention.py)."""
 
 from __future__ import annotations
 
@@ -29,9 +30,10 @@ def same_caches(a: Caches, b: Caches) -> bool:
 
 
 def against_float64_and_host(runner: Runner, rng: Rng, tensor_cores: bool) -> float:
-    """Errors are measured by the largest value that a row sees: a sum of weighted values, whose weights sum to one at most. Scores of
-    up to some tens are sums of d products, so weights have errors of some units of 2^-23 times the score. On tensor cores weights
-    are rounded to bf16. Returns the largest share of its bound that an error has."""
+    """Errors are measured by the largest value that a row sees: a sum of weighted values, whose weights sum to one
+    at most. Scores of up to some tens are sums of d products, so weights have errors of some units of 2^-23 times
+    the score. On tensor cores weights are rounded to bf16. Returns the largest share of its bound that an error
+    has."""
     drawn, caches = draw(rng, tensor_cores)
     got, after = take(runner, drawn, caches)
     host, host_after = take(runner, drawn, caches, on_cuda=False)
@@ -100,7 +102,8 @@ def chunks_are_the_whole(runner: Runner, rng: Rng, tensor_cores: bool) -> None:
 
 
 def neighbours_buckets_and_places(runner: Runner, rng: Rng, tensor_cores: bool) -> None:
-    """Alone, in any bucket, laid out in any way, in other slots or pages: the same bits; and what no sequence has is left alone."""
+    """Alone, in any bucket, laid out in any way, in other slots or pages: the same bits; and what no sequence has
+    is left alone."""
     drawn, caches = draw(rng, tensor_cores)
     want, after = take(runner, drawn, caches)
     begin = np.cumsum([0, *drawn.tokens])
@@ -120,7 +123,8 @@ def neighbours_buckets_and_places(runner: Runner, rng: Rng, tensor_cores: bool) 
 
 
 def not_a_number(runner: Runner, rng: Rng, tensor_cores: bool) -> None:
-    """What is not finite in keys and values of a token reaches the queries that see it, and not one bit of the others."""
+    """What is not finite in keys and values of a token reaches the queries that see it, and not one bit of the
+    others."""
     s = shape(rng, tensor_cores)
     s.window = int(rng.choice([0, 40]))
     drawn, caches = step(rng, s, [150], [30])
@@ -155,8 +159,8 @@ def empty_batch(runner: Runner, rng: Rng, tensor_cores: bool) -> None:
 
 
 def sequences_that_cannot_be(runner: Runner, rng: Rng, tensor_cores: bool) -> None:
-    """Indices out of every range: nothing faults, and no place is written that no valid sequence names. One that is valid beside them
-    has its bits all the same."""
+    """Indices out of every range: nothing faults, and no place is written that no valid sequence names. One that is
+    valid beside them has its bits all the same."""
     drawn, caches = draw(rng, tensor_cores)
     want, _ = take(runner, drawn, caches)
     first = drawn.tokens[0]
@@ -166,7 +170,9 @@ def sequences_that_cannot_be(runner: Runner, rng: Rng, tensor_cores: bool) -> No
         call = drawn.call(caches)
         for t in call.inputs[6:]:
             if t.values.dtype == np.int32 and t.values.size > 1 and not (drawn.shape.paged and t is call.inputs[8]):
-                t.values[2 if t is call.inputs[7] and drawn.shape.paged else 1 :] = rng.choice([-1, -(2**31), 2**31 - 1, 10**6])
+                t.values[2 if t is call.inputs[7] and drawn.shape.paged else 1 :] = rng.choice(
+                    [-1, -(2**31), 2**31 - 1, 10**6]
+                )
         out, _, _ = runner.run(call)
         assert same_bits(out[:first], want[:first])
     call = drawn.call(caches)

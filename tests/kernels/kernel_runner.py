@@ -70,8 +70,8 @@ def rounded(x: np.ndarray, dtype: int) -> np.ndarray:
 
 @dataclass
 class Tensor:
-    """What a test sees of a tensor: float32 or int32 values, or the codes of fp8. With `whole` it is the part of a larger
-    tensor that begins at `start`; `shift` moves the memory by so many elements, off its alignment."""
+    """What a test sees of a tensor: float32 or int32 values, or the codes of fp8. With `whole` it is the part of a
+    larger tensor that begins at `start`; `shift` moves the memory by so many elements, off its alignment."""
 
     dtype: int
     values: np.ndarray
@@ -164,8 +164,8 @@ class Batch:
 
 @dataclass
 class Call:
-    """An op's call. Output i is written over input in_place[i], if it is there. Inputs that it mutates are results too, behind the
-    outputs."""
+    """An op's call. Output i is written over input in_place[i], if it is there. Inputs that it mutates are results
+    too, behind the outputs."""
 
     op: str
     inputs: list[Tensor]

@@ -1,5 +1,5 @@
-"""Attention's CUDA kernels over the stand-in driver: against float64 and the host's op, and what is promised of them whatever the
-numbers are. The checks are attention_checks.py's, which a GPU runs too."""
+"""Attention's CUDA kernels over the stand-in driver: against float64 and the host's op, and what is promised of
+them whatever the numbers are. The checks are attention_checks.py's, which a GPU runs too."""
 
 from __future__ import annotations
 

@@ -4,8 +4,6 @@ own, and what is promised of them whatever the numbers are."""
 from __future__ import annotations
 
 import ctypes
-import os
-import subprocess
 
 import kernel_cases as cases
 import numpy as np
@@ -14,7 +12,6 @@ from kernel_runner import (
     BF16,
     F32,
     I32,
-    IMAGE,
     LIBRARY,
     ROOT,
     SIZES,

@@ -18,8 +18,12 @@
 
 #include "../fakecuda.h"
 
-struct uint3 { uint32_t x, y, z; };
-struct dim3 { uint32_t x, y, z; };
+struct uint3 {
+  uint32_t x, y, z;
+};
+struct dim3 {
+  uint32_t x, y, z;
+};
 
 /* Shared memory lies in the object's .bss, which may be poisoned: what the shim needs itself lies elsewhere. */
 #define SHIM_STATE __attribute__((section("shim_state")))
@@ -35,11 +39,12 @@ extern char _end[] __attribute__((visibility("hidden")));
 /* Puts the registers that a call keeps on the stack, leaves its address in *from, and goes on where `to` was left. */
 #ifdef __x86_64__
 extern "C" void shim_switch(void **from, void *to) __attribute__((visibility("hidden")));
-__asm__(".text\n.hidden shim_switch\n.globl shim_switch\n.type shim_switch, @function\nshim_switch:\n"
-        "  pushq %rbp\n  pushq %rbx\n  pushq %r12\n  pushq %r13\n  pushq %r14\n  pushq %r15\n"
-        "  movq %rsp, (%rdi)\n  movq %rsi, %rsp\n"
-        "  popq %r15\n  popq %r14\n  popq %r13\n  popq %r12\n  popq %rbx\n  popq %rbp\n  ret\n"
-        ".size shim_switch, .-shim_switch\n");
+__asm__(
+    ".text\n.hidden shim_switch\n.globl shim_switch\n.type shim_switch, @function\nshim_switch:\n"
+    "  pushq %rbp\n  pushq %rbx\n  pushq %r12\n  pushq %r13\n  pushq %r14\n  pushq %r15\n"
+    "  movq %rsp, (%rdi)\n  movq %rsi, %rsp\n"
+    "  popq %r15\n  popq %r14\n  popq %r13\n  popq %r12\n  popq %rbx\n  popq %rbp\n  ret\n"
+    ".size shim_switch, .-shim_switch\n");
 static inline void *shim_stack(char *top, void (*start)()) {
   void **sp = (void **)top;
   *--sp = nullptr; /* start never returns */
@@ -296,7 +301,8 @@ inline void meet_warp(operation op, uint32_t mask, const void *data, size_t byte
     if (o->at != WARP) {
       all = false;
     } else if (o->mask != t->mask || o->op != op) {
-      fail("threads %u and %u meet in different operations of their warp, or for other lanes (%08x, %08x)", i, first + lane, t->mask, o->mask);
+      fail("threads %u and %u meet in different operations of their warp, or for other lanes (%08x, %08x)", i, first + lane, t->mask,
+           o->mask);
       fail_thread();
     }
   }
@@ -343,8 +349,7 @@ inline void run(const char *name, uint32_t most, void (*body)(const void *), con
   for (int i = 0; i < 8 && seed; i++) draw(2); /* neighbours part */
   b->poison = poison < 256 ? (int)poison : -1;
   for (uint32_t i = 0; i < b->count && i < MOST; i++) b->order[i] = i;
-  if (b->count > most)
-    fail("%u threads, its bound is %u", b->count, most);
+  if (b->count > most) fail("%u threads, its bound is %u", b->count, most);
   const uint64_t blocks = (uint64_t)b->grid.x * b->grid.y * b->grid.z;
   std::vector<uint32_t> order(b->seed ? blocks : 0); /* a block's number, drawn like cards */
   for (uint64_t i = 0; i < order.size(); i++) {

@@ -15,10 +15,18 @@
 #define __host__
 #define __forceinline__ inline
 
-struct uint2 { uint32_t x, y; };
-struct __align__(16) uint4 { uint32_t x, y, z, w; };
-struct float2 { float x, y; };
-struct __align__(16) float4 { float x, y, z, w; };
+struct uint2 {
+  uint32_t x, y;
+};
+struct __align__(16) uint4 {
+  uint32_t x, y, z, w;
+};
+struct float2 {
+  float x, y;
+};
+struct __align__(16) float4 {
+  float x, y, z, w;
+};
 
 static inline float __uint_as_float(uint32_t bits) {
   float x;
@@ -31,7 +39,9 @@ static inline uint32_t __float_as_uint(float x) {
   return bits;
 }
 template <typename T>
-static inline T __ldg(const T *from) { return *from; }
+static inline T __ldg(const T *from) {
+  return *from;
+}
 
 #define threadIdx (shim::running->threads[shim::running->current].index)
 #define blockIdx (shim::running->index)
@@ -110,7 +120,8 @@ inline void multiply(float *c, const uint32_t *a, uint32_t b0, uint32_t b1) {
   for (uint32_t i = 0; i < 4; i++) { /* c[i]: row half i / 2, column here % 4 * 2 + i % 2 */
     double sum = c[i];
     for (uint32_t quad = 0; quad < 4; quad++) {
-      const uint32_t *left = (const uint32_t *)shown((here & ~3u) | quad), *right = (const uint32_t *)shown((here % 4 * 2 + i % 2) * 4 | quad);
+      const uint32_t *left = (const uint32_t *)shown((here & ~3u) | quad),
+                     *right = (const uint32_t *)shown((here % 4 * 2 + i % 2) * 4 | quad);
       for (uint32_t j = 0; j < 2; j++) { /* of k: quad * 2 and the next, then those + 8 */
         const uint32_t x = left[i / 2 + 2 * j], y = right[4 + j];
         sum += (double)__uint_as_float(x << 16) * __uint_as_float(y << 16);
@@ -223,13 +234,13 @@ inline bool add(const char *name, fakecuda_kernel_fn run, const entry *e) {
 }
 } // namespace shim
 
-#define ADCG_KERNEL(name, args, most)                                                                            \
-  static void name(const args &a);                                                                               \
-  static void name##_run(const fakecuda_launch *launch) {                                                        \
-    shim::run(#name, most, [](const void *argument) { name(*(const args *)argument); }, launch);                 \
-  }                                                                                                              \
-  SHIM_STATE static shim::entry name##_entry = {sizeof(args), alignof(args)};                                    \
-  SHIM_STATE static bool name##_added __attribute__((used)) = shim::add(#name, name##_run, &name##_entry);       \
+#define ADCG_KERNEL(name, args, most)                                                                      \
+  static void name(const args &a);                                                                         \
+  static void name##_run(const fakecuda_launch *launch) {                                                  \
+    shim::run(#name, most, [](const void *argument) { name(*(const args *)argument); }, launch);           \
+  }                                                                                                        \
+  SHIM_STATE static shim::entry name##_entry = {sizeof(args), alignof(args)};                              \
+  SHIM_STATE static bool name##_added __attribute__((used)) = shim::add(#name, name##_run, &name##_entry); \
   static void name([[maybe_unused]] const args &a)
 
 #endif
