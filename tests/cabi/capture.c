@@ -216,6 +216,22 @@ static void moving_pointers(void) {
   }
 }
 
+/* A graph is on the device before a step wants it: what the first launch would otherwise bring is in the capture. */
+static void uploads(void) {
+  open_chain(ADCG_CAPTURE_ALWAYS);
+  if (!cu.fakecuda_calls) SKIP("not over the stand-in driver");
+  adcg_exec_options options = options_of(ADCG_MODE_FULL_AND_PIECEWISE);
+  mini_exec(&m, &options);
+  const uint64_t instantiated = cu.fakecuda_calls("cuGraphInstantiateWithFlags"), uploaded = cu.fakecuda_calls("cuGraphUpload");
+  TRY(adcg_exec_capture(m.exec, NULL, 0, NULL, NULL));
+  const uint64_t graphs = cu.fakecuda_calls("cuGraphInstantiateWithFlags") - instantiated;
+  CHECK(graphs >= 6); /* two of each piecewise bucket, one of each full one */
+  CHECK_INT(cu.fakecuda_calls("cuGraphUpload") - uploaded, graphs);
+  mini_step(&m, mixed(1, 9, 0), 3);
+  CHECK_INT(cu.fakecuda_calls("cuGraphUpload") - uploaded, graphs); /* a step brings none */
+  mini_close(&m);
+}
+
 /* The bits of eager, whatever the bucket, the mode and the order in which it was captured. */
 static void bits_of_eager(void) {
   static float eager[MAX_ROWS * COLUMNS];
@@ -281,8 +297,8 @@ static void no_such_device(void) {
 static const harness_case cases[] = {
     {"broken_captures", broken_captures},   {"joined_forks", joined_forks},
     {"beside_a_capture", beside_a_capture}, {"destroyed_in_a_capture", destroyed_in_a_capture},
-    {"moving_pointers", moving_pointers},   {"bits_of_eager", bits_of_eager},
-    {"driver_12_0", driver_12_0},           {"driver_11_8", driver_11_8},
-    {"no_such_device", no_such_device},
+    {"moving_pointers", moving_pointers},   {"uploads", uploads},
+    {"bits_of_eager", bits_of_eager},       {"driver_12_0", driver_12_0},
+    {"driver_11_8", driver_11_8},           {"no_such_device", no_such_device},
 };
 HARNESS_MAIN(cases)

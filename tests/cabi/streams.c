@@ -125,6 +125,30 @@ static void waits_of_every_stream(void) {
   mini_close(&m);
 }
 
+/* A wait comes on top of what the exec's next step and its readers wait for anyway: the step before, on whatever stream. */
+static void waits_on_top_of_steps(void) {
+  for (int32_t mode = ADCG_MODE_NONE; mode <= ADCG_MODE_FULL; mode++) {
+    for (int reads = 0; reads < 2; reads++) { /* what comes next: a step on another stream, or a reader of the exec's */
+      chain_exec(mode);
+      void *first = new_stream(), *next = new_stream(), *idle = new_stream();
+      replay_on(first, m.x, m.y);
+      TRY(adcg_exec_wait_stream(m.exec, idle)); /* in which there is nothing */
+      if (reads)
+        TRY(adcg_stream_wait_exec(next, m.exec));
+      else
+        replay_on(next, m.y, m.x);
+      CU(cuMemcpyDtoHAsync_v2(m.y_data, address(reads ? m.y : m.x), BYTES, next));
+      CU(cuStreamSynchronize(next));
+      expect_added(m.y_data, reads ? 3 : 6);
+      CU(cuStreamSynchronize(first));
+      CU(cuStreamDestroy_v2(first));
+      CU(cuStreamDestroy_v2(next));
+      CU(cuStreamDestroy_v2(idle));
+      mini_close(&m);
+    }
+  }
+}
+
 static void bad_waits(void) {
   chain_exec(ADCG_MODE_PIECEWISE);
   FAILS(adcg_exec_wait_stream(m.exec, NULL), ADCG_ERR_ARGUMENT, "stream", "NULL");
@@ -156,6 +180,7 @@ static const harness_case cases[] = {
     {"staged_on_streams", staged_on_streams},
     {"waits", waits},
     {"waits_of_every_stream", waits_of_every_stream},
+    {"waits_on_top_of_steps", waits_on_top_of_steps},
     {"bad_waits", bad_waits},
     {"destroyed_behind_a_step", destroyed_behind_a_step},
 };

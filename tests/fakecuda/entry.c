@@ -233,6 +233,10 @@ static void list_object(void *object, void *arg) {
   list(arg, "%s made by call %llu\n", names[o->kind], (unsigned long long)o->made_by);
 }
 
+static void list_reservation(size_t size, uint64_t made_by, void *arg) {
+  list(arg, "addresses of %zu bytes made by call %llu\n", size, (unsigned long long)made_by);
+}
+
 size_t fakecuda_leaks(char *text, size_t size) {
   listing to = {text, size, 0, 0};
   if (text && size) text[0] = 0;
@@ -244,6 +248,7 @@ size_t fakecuda_leaks(char *text, size_t size) {
       if (region->kind == FC_GRAPH_ALLOC) continue; /* its nodes own it */
       list(&to, "%s of %zu bytes made by call %llu\n", kinds[region->kind], region->size, (unsigned long long)region->made_by);
     }
+    fc_each_reservation(list_reservation, &to);
   });
   return to.count;
 }

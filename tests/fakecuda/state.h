@@ -335,6 +335,7 @@ size_t fc_memory_used(void);
 bool fc_exec_charge(fc_exec *exec);
 void fc_exec_release(fc_exec *exec);
 void fc_virtual_end(void);
+void fc_each_reservation(void (*visit)(size_t size, uint64_t made_by, void *arg), void *arg);
 size_t fc_physical_bytes(void);
 CUresult fc_copy_run(const fc_payload *payload);
 bool fc_copy_stage(fc_payload *payload); /* takes the bytes of a pageable source now */

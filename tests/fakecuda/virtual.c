@@ -23,6 +23,7 @@ typedef struct reservation {
   struct reservation *next;
   CUdeviceptr base;
   size_t size;
+  uint64_t made_by;
 } reservation;
 
 static reservation *reservations;
@@ -49,7 +50,7 @@ CUresult cuMemAddressReserve(CUdeviceptr *address, size_t size, size_t alignment
   CHECK(address && !flags && aligned(0, size) && !(alignment & (alignment - 1)), CUDA_ERROR_INVALID_VALUE);
   reservation *r = malloc(sizeof *r);
   CHECK(r, CUDA_ERROR_OUT_OF_MEMORY);
-  *r = (reservation){reservations, fc_address_take(size, alignment > BLOCK ? alignment : BLOCK), size};
+  *r = (reservation){reservations, fc_address_take(size, alignment > BLOCK ? alignment : BLOCK), size, fc.calls};
   if (!r->base) {
     free(r);
     LEAVE(CUDA_ERROR_OUT_OF_MEMORY);
@@ -208,6 +209,10 @@ CUresult cuMemSetAccess(CUdeviceptr address, size_t size, const CUmemAccessDesc 
     at = region->base + region->size;
   }
   LEAVE(CUDA_SUCCESS);
+}
+
+void fc_each_reservation(void (*visit)(size_t size, uint64_t made_by, void *arg), void *arg) {
+  for (const reservation *r = reservations; r; r = r->next) visit(r->size, r->made_by, arg);
 }
 
 void fc_virtual_end(void) {
