@@ -27,8 +27,7 @@ static inline int32_t write_nothing(const char *data, size_t size, void *user_da
 
 static inline adcg_status copy_launch(const adcg_op_call *call, void *user_data) {
   (void)user_data;
-  memcpy(adcg_data(&call->outputs[0]), adcg_data(&call->inputs[0]), (size_t)(adcg_numel(&call->outputs[0])) * sizeof(float));
-  return ADCG_OK;
+  return device_keep(call, adcg_data(&call->inputs[0]), adcg_data(&call->outputs[0]), adcg_numel(&call->outputs[0]));
 }
 
 static inline adcg_op_schema copy_schema(const char *name) {
@@ -37,6 +36,7 @@ static inline adcg_op_schema copy_schema(const char *name) {
   schema.num_inputs = schema.num_outputs = 1;
   schema.infer = infer_like_input;
   schema.launch = copy_launch;
+  schema.flags = device_flags();
   return schema;
 }
 

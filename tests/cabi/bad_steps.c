@@ -79,6 +79,8 @@ static void numbers_that_are_none(void) {
 #define REPLAY_FAILS(status, ...) FAILS(adcg_exec_replay(w.exec, &w.batch, inputs, 2, outputs, 2, NULL, &w.step), status, __VA_ARGS__)
 #define FRESH_TENSORS() memcpy(inputs, w.inputs, sizeof inputs), memcpy(outputs, w.outputs, sizeof outputs)
 
+static DLDeviceType other_type(void) { return on_cuda() ? kDLCPU : kDLCUDA; } /* than the device's */
+
 static void tensors_of_a_step(void) {
   world_open(&w);
   DLTensor inputs[2], outputs[2];
@@ -111,9 +113,9 @@ static void tensors_of_a_step(void) {
   REPLAY_FAILS(ADCG_ERR_SHAPE, "inputs[0]", "`x`", "contiguous", "16");
   FRESH_TENSORS(), outputs[0].strides = transposed;
   REPLAY_FAILS(ADCG_ERR_SHAPE, "outputs[0]", "`y`", "contiguous");
-  FRESH_TENSORS(), inputs[0].device = (DLDevice){kDLCUDA, 0};
-  REPLAY_FAILS(ADCG_ERR_DEVICE, "inputs[0]", "`x`", "2");
-  FRESH_TENSORS(), outputs[1].device = (DLDevice){kDLCPU, 1};
+  FRESH_TENSORS(), inputs[0].device.device_type = other_type();
+  REPLAY_FAILS(ADCG_ERR_DEVICE, "inputs[0]", "`x`", on_cuda() ? "1" : "2");
+  FRESH_TENSORS(), outputs[1].device.device_id = 1;
   REPLAY_FAILS(ADCG_ERR_DEVICE, "outputs[1]", "`last`", "1");
   FRESH_TENSORS(), inputs[0].data = NULL;
   REPLAY_FAILS(ADCG_ERR_ADDRESS, "inputs[0]", "`x`", "NULL");
@@ -121,33 +123,35 @@ static void tensors_of_a_step(void) {
   REPLAY_FAILS(ADCG_ERR_ADDRESS, "outputs[0]", "`y`", "NULL");
   FRESH_TENSORS(), inputs[0].byte_offset = 2;
   REPLAY_FAILS(ADCG_ERR_ADDRESS, "inputs[0]", "`x`");
-  FRESH_TENSORS(), outputs[0].data = (char *)w.y_data + 1;
+  FRESH_TENSORS(), outputs[0].data = (char *)w.at.y + 1;
   REPLAY_FAILS(ADCG_ERR_ADDRESS, "outputs[0]", "`y`");
 
   FAILS(adcg_exec_replay(w.exec, &w.batch, inputs, 1, outputs, 2, NULL, NULL), ADCG_ERR_ARGUMENT, "num_inputs", "1", "2");
   FAILS(adcg_exec_replay(w.exec, &w.batch, inputs, 2, outputs, 3, NULL, NULL), ADCG_ERR_ARGUMENT, "num_outputs", "3", "2");
-  FAILS(adcg_exec_replay(w.exec, &w.batch, inputs, 2, outputs, 2, &w, NULL), ADCG_ERR_ARGUMENT, "stream");
+  if (!on_cuda()) /* which has none; what is one of CUDA's only its driver knows */
+    FAILS(adcg_exec_replay(w.exec, &w.batch, inputs, 2, outputs, 2, &w, NULL), ADCG_ERR_ARGUMENT, "stream");
 
   int64_t compact[] = {WIDTH, 1}; /* said in full, compact strides are what NULL means */
   FRESH_TENSORS(), inputs[0].strides = compact;
   TRY(adcg_exec_replay(w.exec, &w.batch, inputs, 2, outputs, 2, NULL, NULL));
+  TRY(adcg_exec_synchronize(w.exec)); /* its arrays are written next */
   STILL_GOOD();
 }
 
 static void overlapping_tensors(void) {
   world_open(&w);
   DLTensor inputs[2], outputs[2];
-  FRESH_TENSORS(), outputs[0].data = w.x_data;
+  FRESH_TENSORS(), outputs[0].data = w.at.x;
   REPLAY_FAILS(ADCG_ERR_ADDRESS, "outputs[0]", "`y`", "`x`");
-  FRESH_TENSORS(), outputs[0].data = w.x_data + 6 * WIDTH; /* the last real row alone */
+  FRESH_TENSORS(), outputs[0].data = w.at.x + 6 * WIDTH; /* the last real row alone */
   REPLAY_FAILS(ADCG_ERR_ADDRESS, "outputs[0]", "`y`", "`x`");
-  FRESH_TENSORS(), outputs[1].data = w.y_data + WIDTH;
+  FRESH_TENSORS(), outputs[1].data = w.at.y + WIDTH;
   REPLAY_FAILS(ADCG_ERR_ADDRESS, "outputs[1]", "`last`", "`y`");
-  FRESH_TENSORS(), outputs[1].data = w.w_data;
+  FRESH_TENSORS(), outputs[1].data = w.at.w;
   REPLAY_FAILS(ADCG_ERR_ADDRESS, "outputs[1]", "`last`", "`w`");
-  FRESH_TENSORS(), outputs[1].data = w.total_data;
+  FRESH_TENSORS(), outputs[1].data = w.at.total;
   REPLAY_FAILS(ADCG_ERR_ADDRESS, "outputs[1]", "`last`", "`total`");
-  FRESH_TENSORS(), inputs[1].data = w.total_data;
+  FRESH_TENSORS(), inputs[1].data = w.at.total;
   REPLAY_FAILS(ADCG_ERR_ADDRESS, "inputs[1]", "`pick`", "`total`");
   STILL_GOOD();
 }
@@ -173,14 +177,14 @@ static void tensors_to_bind(void) {
   REFUSED(ADCG_ERR_SHAPE, "9", "8");
   t.strides = strides;
   REFUSED(ADCG_ERR_SHAPE, "contiguous");
-  t.device.device_type = kDLCUDA;
-  REFUSED(ADCG_ERR_DEVICE, "2");
+  t.device.device_type = other_type();
+  REFUSED(ADCG_ERR_DEVICE, on_cuda() ? "1" : "2");
   t.data = NULL;
   REFUSED(ADCG_ERR_ADDRESS, "NULL");
   t.byte_offset = 1;
   REFUSED(ADCG_ERR_ADDRESS, "4");
 #undef REFUSED
-  t.data = w.total_data + 4; /* a weight over a state */
+  t.data = w.at.total + 4; /* a weight over a state */
   FAILS(adcg_exec_bind(w.exec, w.w, &t), ADCG_ERR_ADDRESS, "`w`", "`total`");
   STILL_GOOD();
 }
@@ -224,6 +228,15 @@ static void index_out_of_range(void) {
   world_open(&w);
   world_good(&w);
   w.pick_data[1] = 7; /* the step has rows 0 .. 6 */
+  if (on_cuda()) { /* which cannot say so: that row is anything, and the others are as ever */
+    w.pick_data[2] = -2;
+    TRY(world_replay(&w));
+    for (int n = 0; n < WIDTH; n++) CHECK(w.last_data[n] == w.y_data[4 * WIDTH + n]);
+    w.pick_data[1] = INT32_MAX, w.pick_data[2] = INT32_MIN;
+    TRY(world_replay(&w));
+    STILL_GOOD();
+    return;
+  }
   FAILS(adcg_exec_replay(w.exec, &w.batch, w.inputs, 2, w.outputs, 2, NULL, &w.step), ADCG_ERR_OP, "adcg.gather_tokens", "7");
   w.pick_data[1] = -2;
   FAILS(adcg_exec_replay(w.exec, &w.batch, w.inputs, 2, w.outputs, 2, NULL, &w.step), ADCG_ERR_OP, "adcg.gather_tokens", "-2");
@@ -238,24 +251,35 @@ static adcg_status table_infer(const adcg_infer_call *call, void *user_data) {
   return ADCG_OK;
 }
 static adcg_status table_launch(const adcg_op_call *call, void *user_data) {
-  (void)user_data;
-  for (int32_t o = 0; o < 2; o++)
-    for (int64_t i = 0, n = adcg_numel(&call->outputs[o]); i < n; i++) ((float *)adcg_data(&call->outputs[o]))[i] = (float)(i + 1);
-  return ADCG_OK;
+  const float *const *ramp = user_data; /* 1, 2, 3 .. */
+  adcg_status status = ADCG_OK;
+  for (int32_t o = 0; o < 2 && !status; o++)
+    status = device_keep(call, *ramp, adcg_data(&call->outputs[o]), adcg_numel(&call->outputs[o]));
+  return status;
 }
 
 static void vocabulary_equals_bucket(void) {
   adcg_engine *engine;
   adcg_graph *graph;
   adcg_exec *exec;
-  TRY(adcg_engine_create("host", NULL, &engine));
+  enum { TABLE = 64 * 2 + 4, LOGITS = 7 * 64 + 4 };
+  static float numbers[64 * 64];
+  float *ramp, *x_at, *table_at, *logits_at, table[TABLE], logits[LOGITS]; /* seven real rows; a guard behind each */
+  for (int i = 0; i < 64 * 64; i++) numbers[i] = (float)(i + 1);
+  device_open();
+  TRY(adcg_engine_create(device_name(), NULL, &engine));
+  ramp = device_alloc(engine, sizeof numbers), x_at = device_alloc(engine, 7 * 64 * sizeof(float));
+  table_at = device_alloc(engine, sizeof table), logits_at = device_alloc(engine, sizeof logits);
+  TRY(adcg_memory_copy(engine, ramp, numbers, sizeof numbers));
+  TRY(adcg_memory_copy(engine, x_at, numbers, 7 * 64 * sizeof(float)));
   for (int32_t kind = ADCG_OP_STATIC; kind <= ADCG_OP_DYNAMIC; kind++) {
     adcg_op_schema schema = ADCG_OP_SCHEMA_INIT;
     schema.name = kind == ADCG_OP_STATIC ? "t.static_table" : "t.dynamic_table";
     schema.kind = kind;
     schema.num_inputs = 1, schema.num_outputs = 2;
     schema.infer = table_infer, schema.launch = table_launch;
-    TRY(adcg_engine_register_op(engine, &schema, NULL));
+    schema.flags = device_flags();
+    TRY(adcg_engine_register_op(engine, &schema, (void *)&ramp));
     adcg_graph_limits limits = {sizeof limits, 64, 4, 0};
     TRY(adcg_graph_create(engine, &limits, &graph));
     adcg_dim rows[] = {ADCG_DIM_TOKENS, ADCG_DIM(64)};
@@ -266,14 +290,18 @@ static void vocabulary_equals_bucket(void) {
     TRY(adcg_graph_add_output(graph, "logits", v[1]));
     TRY(adcg_graph_freeze(graph));
     TRY(adcg_exec_create(graph, NULL, &exec));
-    float x_data[7 * 64] = {0}, table[64 * 2 + 4], logits[7 * 64 + 4]; /* seven real rows; a guard behind each */
     for (int i = 0; i < 4; i++) table[64 * 2 + i] = logits[7 * 64 + i] = -1;
+    TRY(adcg_memory_copy(engine, table_at, table, sizeof table));
+    TRY(adcg_memory_copy(engine, logits_at, logits, sizeof logits));
     int64_t x_shape[] = {7, 64}, table_shape[] = {64, 2}, logits_shape[] = {7, 64};
-    DLTensor in = tensor_of(x_data, ADCG_F32, 2, x_shape);
-    DLTensor out[] = {tensor_of(table, ADCG_F32, 2, table_shape), tensor_of(logits, ADCG_F32, 2, logits_shape)};
+    DLTensor in = tensor_of(x_at, ADCG_F32, 2, x_shape);
+    DLTensor out[] = {tensor_of(table_at, ADCG_F32, 2, table_shape), tensor_of(logits_at, ADCG_F32, 2, logits_shape)};
     adcg_batch batch = {sizeof batch, 1, 7, 0, 0, 0, 0};
     adcg_step step = ADCG_STEP_INIT;
     TRY(adcg_exec_replay(exec, &batch, &in, 1, out, 2, NULL, &step));
+    TRY(adcg_exec_synchronize(exec));
+    TRY(adcg_memory_copy(engine, table, table_at, sizeof table));
+    TRY(adcg_memory_copy(engine, logits, logits_at, sizeof logits));
     CHECK_INT(step.bucket_tokens, kind == ADCG_OP_STATIC ? 64 : step.bucket_tokens);
     for (int i = 0; i < 64 * 2; i++) CHECK(table[i] == (float)(i + 1));
     for (int i = 0; i < 7 * 64; i++) CHECK(logits[i] == (float)(i + 1));
@@ -285,6 +313,7 @@ static void vocabulary_equals_bucket(void) {
     adcg_graph_destroy(graph);
   }
   adcg_engine_destroy(engine);
+  device_close();
 }
 
 /* ---- Callbacks that fail ------------------------------------------------------------------------------------------ */

@@ -166,6 +166,19 @@ static inline adcg_status device_add(const adcg_op_call *call, const float *a, c
   return ADCG_OK;
 }
 
+/* out = a, n elements. */
+static inline adcg_status device_keep(const adcg_op_call *call, const float *a, float *out, int64_t n) {
+  return device_add(call, a, NULL, out, n, 0, 0);
+}
+
+/* Bytes of the host's, which stay where they are until the step is over: for ops that are never captured. */
+static inline void device_bring(const adcg_op_call *call, void *to, const void *from, size_t bytes) {
+  if (on_cuda())
+    CU(cuMemcpyHtoDAsync_v2((uint64_t)(uintptr_t)to, from, bytes, call->stream));
+  else
+    memcpy(to, from, bytes);
+}
+
 /* d = 2 h, and every row of h is added to `total`. */
 static inline adcg_status device_double(const adcg_op_call *call, const float *h, float *total, float *d, int64_t rows, int64_t columns) {
   if (on_cuda()) {

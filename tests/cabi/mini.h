@@ -43,6 +43,11 @@ static inline adcg_status mini_increment(const adcg_op_call *call, void *user_da
   return device_add(call, adcg_data(&call->inputs[0]), NULL, adcg_data(&call->outputs[0]), adcg_numel(&call->outputs[0]), 0, 1);
 }
 
+/* A launch of a step: on CUDA the capture is, for all that come. */
+static inline bool is_step(const adcg_op_call *call) {
+  return call->phase == ADCG_PHASE_REPLAY || (on_cuda() && call->phase == ADCG_PHASE_CAPTURE);
+}
+
 static inline DLTensor mini_tensor(void *data, int32_t ndim, int64_t *shape) {
   return (DLTensor){data, device_of(), ndim, adcg_dtype_to_dlpack(ADCG_F32), shape, NULL, 0};
 }
