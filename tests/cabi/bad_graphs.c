@@ -82,10 +82,24 @@ static void devices(void) {
   CHECK(engine == NULL);
   FAILS(adcg_engine_create("", NULL, &engine), ADCG_ERR_DEVICE, "device");
   FAILS(adcg_engine_create("hosts", NULL, &engine), ADCG_ERR_DEVICE, "hosts");
-  FAILS(adcg_engine_create("cuda:0", NULL, &engine), ADCG_ERR_DEVICE, "cuda:0");
+  FAILS(adcg_engine_create("cuda:", NULL, &engine), ADCG_ERR_DEVICE, "cuda:");
+  FAILS(adcg_engine_create("cuda:-1", NULL, &engine), ADCG_ERR_DEVICE, "cuda:-1");
   adcg_engine_options options = ADCG_ENGINE_OPTIONS_INIT;
   options.host_threads = -3;
   FAILS(adcg_engine_create("host", &options, &engine), ADCG_ERR_ARGUMENT, "host_threads", "-3");
+  STILL_GOOD();
+}
+
+/* Also where something else has the driver's name: test_cabi.py puts it there. */
+static void no_driver(void) {
+  world_open(&w);
+  void *library = dlopen("libcuda.so.1", RTLD_NOW), *known = library ? dlsym(library, "cuInit") : NULL;
+  if (known) SKIP("there is a driver here");
+  adcg_engine *engine = (adcg_engine *)&w;
+  for (int i = 0; i < 2; i++) { /* the second time is as the first */
+    FAILS(adcg_engine_create("cuda:0", NULL, &engine), library ? ADCG_ERR_UNSUPPORTED : ADCG_ERR_DEVICE, "cuda:0", "libcuda.so.1");
+    CHECK(engine == NULL);
+  }
   STILL_GOOD();
 }
 
@@ -337,6 +351,7 @@ static const harness_case cases[] = {
     {"registered_twice", registered_twice},
     {"reserved_prefix", reserved_prefix},
     {"devices", devices},
+    {"no_driver", no_driver},
     {"limits_out_of_range", limits_out_of_range},
     {"values_of_wrong_type", values_of_wrong_type},
     {"names_taken_or_empty", names_taken_or_empty},

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import BUILD, CC, CXX, HERE, ROOT, STRICT, check_output, compile_program, direct_flags, need, prefix
 
-PROGRAMS = ["bad_handles", "bad_graphs", "bad_steps", "ops", "parts", "dispatch", "exec", "ladder", "load", "oom"]
+PROGRAMS = ["bad_handles", "bad_graphs", "bad_steps", "ops", "parts", "rows", "dispatch", "exec", "ladder", "load", "oom"]
 CUDA_ALONE = ["capture", "streams", "faults"]
 # That run on the stand-in driver, too, but for these cases: they look at each launch of a step from inside, or are about the host.
 ON_CUDA: dict[str, list[str]] = {
@@ -23,6 +23,7 @@ ON_CUDA: dict[str, list[str]] = {
     "oom": ["ladders_allocate_nothing"],
     "ops": ["padding", "order_of_ops"],
     "parts": [],
+    "rows": [],
 }
 SHIM = BUILD / "failmalloc.so"
 
@@ -85,6 +86,22 @@ def test_table_is_complete(program: str, programs: dict[str, Path]) -> None:
     functions = set(re.findall(r"^static void (\w+)\(void\)", source, re.M))
     helpers = {"child_of_a_fork", "find_shim", "build", "begin_of_life", "end_of_life"}
     assert functions - helpers == set(cases_of(program))
+
+
+@pytest.mark.parametrize("there", ["nothing", "no library", "another library"])
+def test_no_driver(there: str, tmp_path: Path) -> None:
+    """`cuda:0` where the driver is missing, or something else has its name, is a status; everything else works."""
+    program, impostor = compile_program(HERE / "bad_graphs.c", BUILD / "no_driver", direct_flags()), tmp_path / "libcuda.so.1"
+    if there == "no library":
+        impostor.write_text("a text\n")
+    elif there == "another library":
+        (tmp_path / "other.c").write_text("int adcg_tests_other_library;\n")
+        compile_program(tmp_path / "other.c", impostor, ["-shared", "-fPIC"])
+    env = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}
+    done = subprocess.run([program, "no_driver"], env=env, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode == 77:
+        pytest.skip(done.stdout.strip())
+    assert done.returncode == 0, done.stderr
 
 
 # ---- The programs of the documentation, through pkg-config and CMake ---------------------------------------------
