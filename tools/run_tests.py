@@ -47,6 +47,24 @@ def run_go(name: str, argv: list[str]) -> Result:
     return run_events(name, [GO, "test", "-json", *argv])
 
 
+def standin() -> dict[str, str]:
+    """The environment that has the stand-in driver as CUDA's."""
+    folder = ROOT / "build" / "fakecuda"
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("FAKECUDA_")}
+    if (kernels := folder / "kernels.so").exists():
+        environment["FAKECUDA_KERNELS"] = str(kernels)
+    return environment | {"LD_LIBRARY_PATH": str(folder)}
+
+
+def run_go_on_cuda(name: str, argv: list[str]) -> Result:
+    """Go tests whose device is the stand-in's, with poisoned memory and independent nodes in any order."""
+    result = run_command("make fakecuda", ["make", "--silent", "fakecuda"])
+    if not result.failed:
+        chosen = {"ADCG_TEST_DEVICE": "cuda:0", "FAKECUDA_POISON": "255", "FAKECUDA_SEED": "7"}
+        result.add(run_events(name, [GO, "test", "-json", *argv], environment=standin() | chosen))
+    return result
+
+
 def run_cuhost(name: str, packages: list[str]) -> Result:
     """Tests of Go packages behind the tag, over the stand-in driver; the Makefile builds them with the CUDA headers."""
     make = ["make", "--silent"]
@@ -56,14 +74,10 @@ def run_cuhost(name: str, packages: list[str]) -> Result:
             result.skip(package, "the headers of CUDA 12.9 could not be installed (make headers)")
         return result
     result = run_command("make cuhost", [*make, "fakecuda", "cuhost"])
-    standin = ROOT / "build" / "fakecuda"
-    kernels = standin / "kernels.so"
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("FAKECUDA_")}
-    environment |= {"LD_LIBRARY_PATH": str(standin)} | ({"FAKECUDA_KERNELS": str(kernels)} if kernels.exists() else {})
     for package in packages if not result.failed else []:
         program = ROOT / "build" / "cuhost" / f"{Path(package).name}.test"
         argv = [GO, "tool", "test2json", "-t", "-p", package, str(program), "-test.v=test2json", "-test.paniconexit0"]
-        result.add(run_events(name, argv, cwd=ROOT / Path(package).name, environment=environment))
+        result.add(run_events(name, argv, cwd=ROOT / Path(package).name, environment=standin()))
     return result
 
 
@@ -144,6 +158,7 @@ def suites(chosen: list[str]) -> list[tuple[str, object, list[str]]]:
             ("fakecuda", run_pytest, ["tests/fakecuda", "tests/fakecublaslt"]),
             ("kernels", run_pytest, ["--dist=worksteal", "tests/kernels"]),
             ("gpu", run_pytest, ["tests/gpu"]),
+            ("go on cuda:0", run_go_on_cuda, ["-run", "^Test(Program|AttentionThroughAGraph)$", "./tests/integration"]),
         ],
         "cuhost": [("cuhost", run_cuhost, ["github.com/libadcg/libadcg/cuhost"])],
         "python": [("python", run_pytest, ["--dist=worksteal", *python])],

@@ -253,8 +253,7 @@ static adcg_status table_infer(const adcg_infer_call *call, void *user_data) {
 static adcg_status table_launch(const adcg_op_call *call, void *user_data) {
   const float *const *ramp = user_data; /* 1, 2, 3 .. */
   adcg_status status = ADCG_OK;
-  for (int32_t o = 0; o < 2 && !status; o++)
-    status = device_keep(call, *ramp, adcg_data(&call->outputs[o]), adcg_numel(&call->outputs[o]));
+  for (int32_t o = 0; o < 2 && !status; o++) status = device_keep(call, *ramp, adcg_data(&call->outputs[o]), adcg_numel(&call->outputs[o]));
   return status;
 }
 

@@ -30,8 +30,7 @@ static void tails(void) {
   static const int64_t real[] = {11, 64, 5, 5, 12};
   for (int own = 0; own < 2; own++) { /* the engine's zeroes; then the op's promise, which it breaks */
     mini_open(&m, 64, 4);
-    adcg_op_schema plain = mini_schema("t.plain", ADCG_OP_STATIC, mini_increment),
-                   keep = mini_schema("t.keep", ADCG_OP_DYNAMIC, keep_all),
+    adcg_op_schema plain = mini_schema("t.plain", ADCG_OP_STATIC, mini_increment), keep = mini_schema("t.keep", ADCG_OP_DYNAMIC, keep_all),
                    fill = mini_schema("t.fill", ADCG_OP_DYNAMIC, write_sevens);
     keep.num_inputs = 2;
     keep.mutates = 1u << 1;

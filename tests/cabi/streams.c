@@ -176,12 +176,8 @@ static void destroyed_behind_a_step(void) {
 }
 
 static const harness_case cases[] = {
-    {"alternating_streams", alternating_streams},
-    {"staged_on_streams", staged_on_streams},
-    {"waits", waits},
-    {"waits_of_every_stream", waits_of_every_stream},
-    {"waits_on_top_of_steps", waits_on_top_of_steps},
-    {"bad_waits", bad_waits},
+    {"alternating_streams", alternating_streams},         {"staged_on_streams", staged_on_streams},         {"waits", waits},
+    {"waits_of_every_stream", waits_of_every_stream},     {"waits_on_top_of_steps", waits_on_top_of_steps}, {"bad_waits", bad_waits},
     {"destroyed_behind_a_step", destroyed_behind_a_step},
 };
 HARNESS_MAIN(cases)

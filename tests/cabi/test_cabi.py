@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from conftest import BUILD, CC, CXX, HERE, ROOT, STRICT, check_output, compile_program, direct_flags, need, prefix
 
-PROGRAMS = ["bad_handles", "bad_graphs", "bad_steps", "ops", "parts", "rows", "dispatch", "exec", "ladder", "load", "oom"]
+BAD_INPUT = ["bad_handles", "bad_graphs", "bad_steps"]
+PROGRAMS = [*BAD_INPUT, "ops", "parts", "rows", "dispatch", "exec", "ladder", "load", "oom"]
 CUDA_ALONE = ["capture", "streams", "faults"]
-# That run on the stand-in driver, too, but for these cases: they look at each launch of a step from inside, or are about the host.
+# That run on the stand-in driver, too, but for these cases: they see a step's launches from inside, or are the host's.
 ON_CUDA: dict[str, list[str]] = {
     "bad_steps": [],
     "dispatch": [],
@@ -91,7 +92,8 @@ def test_table_is_complete(program: str, programs: dict[str, Path]) -> None:
 @pytest.mark.parametrize("there", ["nothing", "no library", "another library"])
 def test_no_driver(there: str, tmp_path: Path) -> None:
     """`cuda:0` where the driver is missing, or something else has its name, is a status; everything else works."""
-    program, impostor = compile_program(HERE / "bad_graphs.c", BUILD / "no_driver", direct_flags()), tmp_path / "libcuda.so.1"
+    program = compile_program(HERE / "bad_graphs.c", BUILD / "no_driver", direct_flags())
+    impostor = tmp_path / "libcuda.so.1"
     if there == "no library":
         impostor.write_text("a text\n")
     elif there == "another library":

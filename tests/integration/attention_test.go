@@ -3,6 +3,7 @@ package integration
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -40,6 +41,7 @@ var attentionCases = []attentionCase{
 // model is the graph of a case; states stand behind its weights.
 type model struct {
 	c       attentionCase
+	engine  *engine.Engine
 	graph   *engine.Graph
 	weights []engine.Value
 	shapes  [][]int64
@@ -55,11 +57,12 @@ func dims(first piecewise.Dim, rest ...int64) []piecewise.Dim {
 	return out
 }
 
-func newModel(t *testing.T, c attentionCase) *model {
+func newModel(t *testing.T, device string, c attentionCase) *model {
 	t.Helper()
-	g := newEngine(t).NewGraph(engine.Limits{MaxTokens: 64, MaxSeqs: 4, MaxSeqLen: maxLen})
+	e := openDevice(t, device)
+	g := e.NewGraph(engine.Limits{MaxTokens: 64, MaxSeqs: 4, MaxSeqLen: maxLen})
 	t.Cleanup(g.Close)
-	m := &model{c: c, graph: g}
+	m := &model{c: c, engine: e, graph: g}
 	weight := func(name string, shape ...int64) engine.Value {
 		w := g.Weight(name, engine.F32, dims(engine.Dim(shape[0]), shape[1:]...)...)
 		m.weights, m.shapes = append(m.weights, w), append(m.shapes, shape)
@@ -125,6 +128,12 @@ var turns = []turn{
 	{[]int32{0, 4}, []int32{6, 20}, 0},
 }
 
+// has tells whether the device has the op.
+func has(t *testing.T, op string) bool {
+	t.Helper()
+	return slices.ContainsFunc(openDevice(t, deviceName()).Ops(), func(s *piecewise.OpSchema) bool { return s.Name == op })
+}
+
 // play runs all turns on fresh caches: the bytes of the results, and of the caches at last.
 func (m *model) play(t *testing.T, o engine.ExecOptions) ([][]float32, [][]byte) {
 	t.Helper()
@@ -144,9 +153,9 @@ func (m *model) play(t *testing.T, o engine.ExecOptions) ([][]float32, [][]byte)
 		return x
 	}
 	for i, w := range m.weights {
-		require.NoError(t, exec.Bind(w, filled(engine.F32, m.shapes[i], uint64(i))))
+		require.NoError(t, exec.Bind(w, place(t, m.engine, filled(engine.F32, m.shapes[i], uint64(i)))))
 	}
-	var caches []engine.Tensor
+	var caches, placed []engine.Tensor
 	for i, s := range m.states {
 		first, length := int64(slots), int64(maxLen)
 		if m.c.paged {
@@ -156,8 +165,8 @@ func (m *model) play(t *testing.T, o engine.ExecOptions) ([][]float32, [][]byte)
 		for k := range cache.Bytes() {
 			cache.Bytes()[k] = 0xff // NaN in every type
 		}
-		caches = append(caches, cache)
-		require.NoError(t, exec.Bind(s, cache))
+		caches, placed = append(caches, cache), append(placed, place(t, m.engine, cache))
+		require.NoError(t, exec.Bind(s, placed[i]))
 	}
 	table := rand.New(rand.NewPCG(8, 9)).Perm(slots * entries) // entry i of slot s is table[s*entries+i]
 	ints := func(rows int, values []int32) engine.Tensor {
@@ -192,38 +201,62 @@ func (m *model) play(t *testing.T, o engine.ExecOptions) ([][]float32, [][]byte)
 		out, err := engine.NewTensor(engine.F32, append([]int64{real}, m.row...)...)
 		require.NoError(t, err)
 		t.Cleanup(out.Free)
+		for i := range in {
+			in[i] = place(t, m.engine, in[i])
+		}
+		there := place(t, m.engine, out)
 		for range 2 { // a step that is repeated writes the same again
-			_, err = exec.Replay(batch, in, []engine.Tensor{out}, 0)
+			_, err = exec.Replay(batch, in, []engine.Tensor{there}, 0)
 			require.NoError(t, err)
 		}
+		require.NoError(t, exec.Synchronize())
+		fetch(t, m.engine, out, there)
 		for _, f := range out.Float32() {
 			require.False(t, math.IsNaN(float64(f)), "%s: what nobody wrote leaked", m.c.op)
 		}
 		results = append(results, append([]float32(nil), out.Float32()...))
 	}
 	var contents [][]byte
-	for _, cache := range caches {
+	for i, cache := range caches {
+		fetch(t, m.engine, cache, placed[i])
 		contents = append(contents, append([]byte(nil), cache.Bytes()...))
 	}
 	return results, contents
 }
 
-// Every mode and bucket list gives eager's bits, results and caches, and paged caches those of slots.
+// Every mode and bucket list gives eager's bits, results and caches, and paged caches those of slots; what another device gives differs
+// from the host's results by roundings.
 func TestAttentionThroughAGraph(t *testing.T) {
 	bySlots := map[string][][]float32{}
 	for _, c := range attentionCases {
-		m := newModel(t, c)
-		want, wantCaches := m.play(t, engine.ExecOptions{Mode: engine.Eager})
+		if !has(t, c.op) {
+			continue
+		}
+		m := newModel(t, deviceName(), c)
+		want, wantCaches := m.play(t, engine.ExecOptions{Mode: engine.Eager, BatchInvariant: true})
+		if deviceName() != "host" {
+			bound := 1e-5
+			if c.cache == engine.F8E4M3 {
+				bound = 0.1 // a rounding may take an element of the cache to its neighbour, an eighth away
+			}
+			host, _ := newModel(t, "host", c).play(t, engine.ExecOptions{Mode: engine.Eager})
+			for i := range host {
+				require.InDeltaSlice(t, host[i], want[i], bound, "%s of %v, turn %d", c.op, c.cache, i)
+			}
+		}
 		for _, o := range []engine.ExecOptions{
 			{}, {Verify: true}, {Buckets: []int64{1, 2, 10, 33, 64}}, {Buckets: []int64{64}, Mode: engine.Piecewise}, {Buckets: []int64{4, 26}, Mode: engine.Full},
 		} {
+			o.BatchInvariant = true
 			got, caches := m.play(t, o)
 			require.Equal(t, want, got, "%s of %v, %+v", c.op, c.cache, o)
 			require.Equal(t, wantCaches, caches, "%s of %v, %+v", c.op, c.cache, o)
 		}
 		forecast, err := m.graph.Forecast(engine.ExecOptions{})
 		require.NoError(t, err)
-		require.Equal(t, c.hasWorkspace, forecast.WorkspaceBytes > 0)
+		if deviceName() == "host" {
+			require.Equal(t, c.hasWorkspace, forecast.WorkspaceBytes > 0)
+		}
 		bySlots[c.op+c.cache.String()] = want
 	}
 	require.Equal(t, bySlots["adcg.attention"+engine.F8E4M3.String()], bySlots["adcg.paged_attention"+engine.F8E4M3.String()])

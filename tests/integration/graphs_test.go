@@ -15,10 +15,7 @@ const width = 8 // elements a row, of every test graph
 
 func newEngine(t *testing.T) *engine.Engine {
 	t.Helper()
-	e, err := engine.New("host")
-	require.NoError(t, err)
-	t.Cleanup(e.Close)
-	return e
+	return openDevice(t, "host")
 }
 
 func tensor(t *testing.T, rows int64, fill func(i int) float32) engine.Tensor {

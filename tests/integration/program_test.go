@@ -27,11 +27,12 @@ func TestProgram(t *testing.T) {
 	for i := range in.Float32() {
 		in.Float32()[i] = float32(i)
 	}
-	inputs, outputs := []engine.Tensor{in}, []engine.Tensor{out}
 
-	eng, err := engine.New("host")
+	eng, err := engine.New(deviceName())
 	require.NoError(t, err)
 	defer eng.Close()
+	there := place(t, eng, out)
+	inputs, outputs := []engine.Tensor{place(t, eng, in)}, []engine.Tensor{there}
 	g := eng.NewGraph(engine.Limits{MaxTokens: 512, MaxSeqs: 8, MaxSeqLen: 256})
 	defer g.Close()
 	x := g.Input("x", engine.F32, engine.Tokens, engine.Dim(64))
@@ -41,9 +42,11 @@ func TestProgram(t *testing.T) {
 	exec, err := g.Compile(engine.ExecOptions{})
 	require.NoError(t, err)
 	defer exec.Close()
-	require.NoError(t, exec.Bind(w, weights))
+	require.NoError(t, exec.Bind(w, place(t, eng, weights)))
 	step, err := exec.Replay(batch, inputs, outputs, stream)
 	require.NoError(t, err)
+	require.NoError(t, exec.Synchronize())
+	fetch(t, eng, out, there)
 
 	require.EqualValues(t, 64, step.BucketTokens)
 	for row := range 40 {
