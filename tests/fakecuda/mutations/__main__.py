@@ -17,6 +17,7 @@ import shlex
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 from mistakes import MISTAKES, Mistake
@@ -75,6 +76,7 @@ def build_once() -> list[str]:
     return words
 
 
+@cache
 def object_of(source: Path) -> Path:
     """The object that a C file became: the one that defines what only that file defines."""
     own = BUILD / "own.o"
@@ -82,8 +84,13 @@ def object_of(source: Path) -> Path:
     mine = symbols(own)
     return max(
         OBJECTS.glob("*.o"),
-        key=lambda o: len(mine & symbols(o)) if o.name != "go.o" else -1,
+        key=lambda o: len(mine & defined(o)) if o.name != "go.o" else -1,
     )
+
+
+@cache
+def defined(object_file: Path) -> set[str]:
+    return symbols(object_file)
 
 
 def symbols(file: Path) -> set[str]:
@@ -130,9 +137,12 @@ def build(mistake: Mistake, link: list[str]) -> None:
     mistaken.write_text(body)
     compile_c(mistaken, source.parent, compiled)
     right = str(object_of(source))
-    words = [str(compiled) if word == right else word for word in link]
-    words[words.index("-o") + 1] = str(LIBRARY)
-    run(words)
+    link_library([str(compiled) if word == right else word for word in link])
+
+
+def link_library(words: list[str]) -> None:
+    at = words.index("-o") + 1
+    run([*words[:at], str(LIBRARY), *words[at + 1 :]])
 
 
 def compile_programs() -> list[tuple[Path, str]]:
@@ -161,7 +171,8 @@ def compile_programs() -> list[tuple[Path, str]]:
     return cases
 
 
-def first_failure(cases: list[tuple[Path, str]]) -> str | None:
+def first_failure(cases: list[tuple[Path, str]], seconds: dict[tuple[Path, str], float] | None = None) -> str | None:
+    """The first case that fails; notes how long those before it took."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("FAKECUDA_")} | {
         "ADCG_TEST_DEVICE": "cuda:0",
         "LD_LIBRARY_PATH": f"{BUILD}:{STANDIN}",
@@ -170,12 +181,15 @@ def first_failure(cases: list[tuple[Path, str]]) -> str | None:
         "FAKECUDA_SEED": "7",
     }
     for program, case in cases:
+        start = time.monotonic()
         try:
             done = subprocess.run([program, case], env=env, capture_output=True, timeout=120, check=False)
         except subprocess.TimeoutExpired:
             return f"{program.name} {case} (hangs)"
         if done.returncode not in (0, 77):
             return f"{program.name} {case}"
+        if seconds is not None:
+            seconds[program, case] = time.monotonic() - start
     return None
 
 
@@ -184,8 +198,11 @@ def main() -> int:
     BUILD.mkdir(parents=True, exist_ok=True)
     cases = compile_programs()
     link = build_once()
-    if failed := first_failure(cases):
+    link_library(link)  # what is there may have a mistake of a run that was ended
+    seconds: dict[tuple[Path, str], float] = {}
+    if failed := first_failure(cases, seconds):
         sys.exit(f"without a mistake: {failed} fails")
+    cases.sort(key=lambda case: seconds[case])  # most mistakes are caught at once
     tried = [m for m in MISTAKES if not words or any(word in m.name for word in words)]
     tried.sort(key=lambda m: m.file.endswith(".go"))  # a build each: last
     survived = []
