@@ -97,10 +97,12 @@ static void re_bound(void) { /* captured buckets, full and piecewise, follow a w
     TRY(adcg_exec_capture(m.exec, NULL, 0, NULL, NULL));
     mini_step(&m, mixed(1, 9, 0), 1);
     mini_step(&m, mixed(1, 19, 0), 1);
+    const int64_t graphs = mini_stats(&m).graph_bytes;
     tensor.data = ten;
     TRY(adcg_exec_bind(m.exec, w, &tensor));
     mini_step(&m, mixed(1, 9, 0), 10);
     mini_step(&m, mixed(1, 19, 0), 10);
+    CHECK_INT(mini_stats(&m).graph_bytes, graphs); /* new graphs in the place of the old */
     TRY(adcg_memory_copy(m.engine, ten, row_of(20), COLUMNS * sizeof(float))); /* in place: no bind is needed */
     mini_step(&m, mixed(1, 9, 0), 20);
     mini_close(&m);

@@ -149,6 +149,55 @@ static void waits_on_top_of_steps(void) {
   }
 }
 
+/* Steps that follow each other in one stream are in order: nothing is waited for. */
+static void no_needless_waits(void) {
+  chain_exec(ADCG_MODE_PIECEWISE);
+  if (!cu.fakecuda_calls) SKIP("not over the stand-in driver");
+  void *streams[] = {new_stream(), NULL};
+  for (int i = 0; i < 2; i++) {
+    replay_on(streams[i], m.x, m.y);
+    const uint64_t waited = cu.fakecuda_calls("cuStreamWaitEvent");
+    for (int k = 0; k < 3; k++) replay_on(streams[i], m.x, m.y);
+    CHECK_INT(cu.fakecuda_calls("cuStreamWaitEvent") - waited, 0);
+  }
+  TRY(adcg_exec_synchronize(m.exec));
+  CU(cuStreamDestroy_v2(streams[0]));
+  mini_close(&m);
+}
+
+/* An op may use its call's stream, not the launcher: it is the step's. */
+static void *seen_stream;
+static adcg_status note_stream(const adcg_op_call *call, void *user_data) {
+  if (call->phase == ADCG_PHASE_REPLAY) seen_stream = call->stream;
+  return mini_increment(call, user_data);
+}
+
+static void streams_of_ops(void) {
+  for (int32_t mode = ADCG_MODE_NONE; mode <= ADCG_MODE_PIECEWISE; mode++) {
+    mini_open(&m, 128, 8);
+    adcg_op_schema schema = mini_schema("t.notes", ADCG_OP_DYNAMIC, note_stream),
+                   plain = mini_schema("t.plain", ADCG_OP_STATIC, mini_increment);
+    schema.flags = 0;
+    adcg_value v = mini_add(&m, &plain, NULL, m.input);
+    mini_freeze(&m, mini_add(&m, &schema, NULL, v));
+    adcg_exec_options options = options_of(mode);
+    mini_exec(&m, &options);
+    void *streams[] = {new_stream(), NULL, new_stream(), (void *)1, NULL}, *own = NULL;
+    for (int i = 0; i < 10; i++) {
+      m.stream = streams[i % 5];
+      mini_step(&m, mixed(1, 9, 0), 2);
+      CHECK_INT(m.step.mode, mode);
+      if (m.stream) CHECK(seen_stream == m.stream);
+      for (int k = 0; k < 5 && !m.stream; k++) CHECK(seen_stream && seen_stream != streams[k]);
+      if (!m.stream && !own) own = seen_stream;
+      if (!m.stream) CHECK(seen_stream == own); /* the exec's */
+    }
+    CU(cuStreamDestroy_v2(streams[0]));
+    CU(cuStreamDestroy_v2(streams[2]));
+    mini_close(&m);
+  }
+}
+
 static void bad_waits(void) {
   chain_exec(ADCG_MODE_PIECEWISE);
   FAILS(adcg_exec_wait_stream(m.exec, NULL), ADCG_ERR_ARGUMENT, "stream", "NULL");
@@ -176,8 +225,14 @@ static void destroyed_behind_a_step(void) {
 }
 
 static const harness_case cases[] = {
-    {"alternating_streams", alternating_streams},         {"staged_on_streams", staged_on_streams},         {"waits", waits},
-    {"waits_of_every_stream", waits_of_every_stream},     {"waits_on_top_of_steps", waits_on_top_of_steps}, {"bad_waits", bad_waits},
+    {"alternating_streams", alternating_streams},
+    {"staged_on_streams", staged_on_streams},
+    {"waits", waits},
+    {"waits_of_every_stream", waits_of_every_stream},
+    {"waits_on_top_of_steps", waits_on_top_of_steps},
+    {"bad_waits", bad_waits},
+    {"no_needless_waits", no_needless_waits},
+    {"streams_of_ops", streams_of_ops},
     {"destroyed_behind_a_step", destroyed_behind_a_step},
 };
 HARNESS_MAIN(cases)

@@ -54,6 +54,7 @@ def standin() -> dict[str, str]:
         "FAKECUDA_KERNELS": str(folder / "kernels.so"),
         "FAKECUDA_POISON": "255",  # what nobody wrote is a NaN
         "FAKECUDA_SEED": "7",  # and what no edge orders runs in any order
+        "MALLOC_PERTURB_": "165",  # the host's memory that was given back reads as garbage
     }
 
 

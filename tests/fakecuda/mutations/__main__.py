@@ -179,6 +179,7 @@ def first_failure(cases: list[tuple[Path, str]], seconds: dict[tuple[Path, str],
         "FAKECUDA_KERNELS": str(STANDIN / "kernels.so"),
         "FAKECUDA_POISON": "255",
         "FAKECUDA_SEED": "7",
+        "MALLOC_PERTURB_": "165",
     }
     for program, case in cases:
         start = time.monotonic()
