@@ -216,6 +216,29 @@ static void moving_pointers(void) {
   }
 }
 
+/* A parametric op whose kernel is given something else that comes of an address: its tensors are staged, or a step at another place
+ * would have what the capture had. A zero's sign changes no sum. */
+static adcg_status sign_launch(const adcg_op_call *call, void *user_data) {
+  (void)user_data;
+  const float *x = adcg_data(&call->inputs[0]);
+  const float sign = (uintptr_t)x >> 32 & 1 ? -0.0f : 0.0f;
+  return device_add(call, x, NULL, adcg_data(&call->outputs[0]), adcg_numel(&call->outputs[0]), 0, sign);
+}
+
+static void more_than_addresses(void) {
+  mini_open(&m, 128, 8);
+  adcg_op_schema schema = mini_schema("t.sign", ADCG_OP_STATIC, sign_launch);
+  mini_freeze(&m, mini_add(&m, &schema, NULL, m.input));
+  adcg_exec_options options = options_of(ADCG_MODE_PIECEWISE);
+  mini_exec(&m, &options);
+  for (int64_t tokens = 9; tokens < 30; tokens += 10) {
+    mini_step(&m, mixed(1, tokens, 0), 0);
+    CHECK_INT(m.step.mode, ADCG_MODE_PIECEWISE);
+    CHECK_INT(m.step.staged_bytes, 2 * tokens * COLUMNS * 4);
+  }
+  mini_close(&m);
+}
+
 /* A graph is on the device before a step wants it: what the first launch would otherwise bring is in the capture. */
 static void uploads(void) {
   open_chain(ADCG_CAPTURE_ALWAYS);
@@ -295,10 +318,16 @@ static void no_such_device(void) {
 }
 
 static const harness_case cases[] = {
-    {"broken_captures", broken_captures},   {"joined_forks", joined_forks},
-    {"beside_a_capture", beside_a_capture}, {"destroyed_in_a_capture", destroyed_in_a_capture},
-    {"moving_pointers", moving_pointers},   {"uploads", uploads},
-    {"bits_of_eager", bits_of_eager},       {"driver_12_0", driver_12_0},
-    {"driver_11_8", driver_11_8},           {"no_such_device", no_such_device},
+    {"broken_captures", broken_captures},
+    {"joined_forks", joined_forks},
+    {"beside_a_capture", beside_a_capture},
+    {"destroyed_in_a_capture", destroyed_in_a_capture},
+    {"moving_pointers", moving_pointers},
+    {"uploads", uploads},
+    {"more_than_addresses", more_than_addresses},
+    {"bits_of_eager", bits_of_eager},
+    {"driver_12_0", driver_12_0},
+    {"driver_11_8", driver_11_8},
+    {"no_such_device", no_such_device},
 };
 HARNESS_MAIN(cases)
