@@ -283,6 +283,23 @@ static void bits_of_eager(void) {
   mini_close(&m);
 }
 
+/* A thread that has no context has none afterwards; what the device has not got is memory that is not there, not a device that failed. */
+static void leaves_the_context(void) {
+  void *context = NULL, *memory = &m;
+  open_chain(ADCG_CAPTURE_ALWAYS);
+  if (cu.fakecuda_calls) CHECK(cu.fakecuda_calls("cuFuncSetAttribute") > 0); /* kernels may have all the shared memory there is */
+  CU(cuCtxPopCurrent_v2(&context));
+  adcg_exec_options options = options_of(ADCG_MODE_FULL_AND_PIECEWISE);
+  mini_exec(&m, &options);
+  TRY(adcg_exec_capture(m.exec, NULL, 0, NULL, NULL));
+  mini_step(&m, mixed(1, 9, 0), 3);
+  FAILS(adcg_memory_alloc(m.engine, (size_t)1 << 50, &memory), ADCG_ERR_OUT_OF_MEMORY, "CUDA_ERROR_OUT_OF_MEMORY");
+  CU(cuCtxGetCurrent(&context));
+  CHECK(context == NULL);
+  CU(cuCtxPushCurrent_v2(cu.context));
+  mini_close(&m);
+}
+
 /* ---- Drivers -------------------------------------------------------------------------------------------------------------- */
 
 static void driver_12_0(void) { /* does not say how long parameters are: everything is staged */
@@ -324,6 +341,7 @@ static const harness_case cases[] = {
     {"destroyed_in_a_capture", destroyed_in_a_capture},
     {"moving_pointers", moving_pointers},
     {"uploads", uploads},
+    {"leaves_the_context", leaves_the_context},
     {"more_than_addresses", more_than_addresses},
     {"bits_of_eager", bits_of_eager},
     {"driver_12_0", driver_12_0},

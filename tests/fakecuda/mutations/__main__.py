@@ -184,7 +184,7 @@ def first_failure(cases: list[tuple[Path, str]], seconds: dict[tuple[Path, str],
     for program, case in cases:
         start = time.monotonic()
         try:
-            done = subprocess.run([program, case], env=env, capture_output=True, timeout=120, check=False)
+            done = subprocess.run([program, case], env=env, capture_output=True, timeout=60, check=False)
         except subprocess.TimeoutExpired:
             return f"{program.name} {case} (hangs)"
         if done.returncode not in (0, 77):
