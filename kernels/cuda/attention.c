@@ -30,8 +30,8 @@ static void cut(adcg_attention_args *a, int64_t rows) {
   a->tiles = a->tokens / a->tile_tokens + a->seqs;
 }
 
-/* The shapes: all of the arguments but addresses, strides and attributes. Returns how many results of chunks there are room for: what
- * the positions need that slots or pages hold. */
+/* The shapes: all of the arguments but addresses, strides and attributes. Returns how many results of chunks there are for one token of
+ * each sequence: what the positions need that slots or pages hold. */
 static int64_t shapes_of(const adcg_op_call *call, bool paged, adcg_attention_args *a) {
   const DLTensor *q = &call->inputs[Q], *v = &call->inputs[V], *cache = &call->inputs[K_CACHE];
   *a = (adcg_attention_args){.tokens = q->shape[0],
@@ -58,15 +58,18 @@ static int64_t shapes_of(const adcg_op_call *call, bool paged, adcg_attention_ar
   const int64_t chunks = paged ? a->entries * a->length / ADCG_CHUNK_KEYS + a->seqs : a->seqs * a->chunks;
   const int64_t most = paged ? adcgk_ceil_div(a->entries * a->length, ADCG_CHUNK_KEYS) : a->chunks; /* of one sequence */
   a->splits = adcgk_max(1, adcgk_min(most, SPLIT_BLOCKS / (a->seqs * a->kv_heads * a->head_tiles)));
-  return chunks * a->split_tokens * a->heads;
+  return chunks * a->heads;
 }
 
 static size_t sums_bytes(const adcg_attention_args *a, int64_t results) { return (size_t)(results * a->dv + 15) / 16 * 64; }
 
+static size_t results_bytes(const adcg_attention_args *a, int64_t results) { return sums_bytes(a, results) + (size_t)results * 8; }
+
+/* For one token of each sequence, so that no batch needs more than the largest one: a step may have any size. */
 static adcg_status workspace(const adcg_op_call *call, size_t *out_bytes, bool paged) {
   adcg_attention_args a;
   const int64_t results = shapes_of(call, paged, &a);
-  *out_bytes = sums_bytes(&a, results) + (size_t)results * 8;
+  *out_bytes = results_bytes(&a, results);
   return ADCG_OK;
 }
 
@@ -74,7 +77,7 @@ static adcg_status attention(const adcg_op_call *call, void *user_data, bool pag
   const DLTensor *in = call->inputs, *out = &call->outputs[0];
   const int32_t sinks = paged ? PAGED_SINKS : SINKS;
   adcg_attention_args a;
-  const int64_t results = shapes_of(call, paged, &a);
+  int64_t results = shapes_of(call, paged, &a);
   if (a.tokens == 0) return ADCG_OK;
   if (plain_rows(&a) < 1)
     return adcgk_cuda_fail(call, "head dims %lld and %lld are too large: %lld floats of shared memory, there are %d", (long long)a.d,
@@ -97,6 +100,9 @@ static adcg_status attention(const adcg_op_call *call, void *user_data, bool pag
     a.sinks = adcg_data(&in[sinks]);
     a.sinks_bf16 = adcgk_is_bf16(&in[sinks]);
   }
+  /* As many tokens of a sequence as there is room for; longer ones go in tiles, to the same bits. */
+  while (a.split_tokens > 1 && results_bytes(&a, results * a.split_tokens) > call->workspace_bytes) a.split_tokens--;
+  results *= a.split_tokens;
   a.batch = call->device_batch;
   a.sums = call->workspace;
   a.states = call->workspace ? (float *)(void *)((char *)call->workspace + sums_bytes(&a, results)) : NULL;
