@@ -34,6 +34,7 @@ def load_standin() -> bool:
 
 CUDA = load_standin()
 
+
 @pytest.fixture
 def root() -> Path:
     """The checkout."""

@@ -59,6 +59,7 @@ class DevicePlace(Place):
     def allocate(self, rows: int) -> Any:
         array = self.exec._empty((rows, *self.tail), self.type.dtype)
         self.fill(array, self.name)
+        self.keep = None  # it waits for this exec's steps by itself when it is freed
         return array
 
 
@@ -68,7 +69,7 @@ class DeviceExec(Exec):
     def __init__(self, graph: Graph, options: _ffi.ExecOptions) -> None:
         super().__init__(graph, options)
         self._memory, self._location = graph._memory, graph._location
-        self._self = weakref.ref(self)
+        self._self: weakref.ref[Exec] = weakref.ref(self)
         self._entry = threading.Lock()
         self._step: tuple[int, int] = (0, 0)  # tokens and sequences of the step that is being prepared
         self._stream: int | None = None

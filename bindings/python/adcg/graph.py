@@ -393,7 +393,17 @@ class Graph(Handle):
 
         self.freeze()
         options = exec_options(
-            mode, capture, buckets, seq_buckets, query_len, verify, layout, plan_nodes, plan_seconds, capture_mode, batch_invariant
+            mode,
+            capture,
+            buckets,
+            seq_buckets,
+            query_len,
+            verify,
+            layout,
+            plan_nodes,
+            plan_seconds,
+            capture_mode,
+            batch_invariant,
         )
         result = (Exec if self._location[0] == _ffi.DL_CPU else DeviceExec)(self, options)
         try:

@@ -1,4 +1,4 @@
-"""Memory of an engine's device as arrays: ``Engine.empty``, ``Engine.from_numpy``, and what replays on a device give."""
+"""Memory of an engine's device as arrays: of ``Engine.empty``, ``Engine.from_numpy``, and of replays on a device."""
 
 from __future__ import annotations
 
@@ -197,17 +197,19 @@ _is_valid = PYFUNCTYPE(c_int, c_void_p, c_char_p)(("PyCapsule_IsValid", ctypes.p
 _pointer = PYFUNCTYPE(c_void_p, c_void_p, c_char_p)(("PyCapsule_GetPointer", ctypes.pythonapi))
 
 
-@CFUNCTYPE(None, c_void_p)
-def _deleter(address: int) -> None:
+def _delete(address: int) -> None:
     _exported.pop(address, None)
 
 
-@PYFUNCTYPE(None, c_void_p)
-def _destructor(capsule: int) -> None:
+def _destroy(capsule: int) -> None:
     """Of a capsule that nobody consumed: consumers rename theirs."""
     for name in (_PLAIN, _VERSIONED):
         if _is_valid(capsule, name):
             _exported.pop(_pointer(capsule, name), None)
+
+
+_deleter = CFUNCTYPE(None, c_void_p)(_delete)
+_destructor = PYFUNCTYPE(None, c_void_p)(_destroy)
 
 
 def _export(array: DeviceArray, versioned: bool) -> Any:
