@@ -195,13 +195,13 @@ demo: $(LIBS) $(VENV)/stamp build/examples/serve ## the main job: serve Llama fr
 
 # ---- Checks -----------------------------------------------------------------------------------------------------
 
-test: $(LIBS) $(VENV)/stamp programs stage ## everything that needs no GPU, with one summary
+test: $(LIBS) $(VENV)/stamp programs stage fakecuda ## everything that needs no GPU, with one summary
 	$(PY) tools/run_tests.py
 
 test-fakecuda test-cuhost: $(VENV)/stamp
 	$(PY) tools/run_tests.py $(@:test-%=%)
 
-test-go test-cabi test-python: $(LIBS) $(VENV)/stamp programs stage
+test-go test-cabi test-python: $(LIBS) $(VENV)/stamp programs stage fakecuda
 	$(PY) tools/run_tests.py $(@:test-%=%)
 
 golden: $(LIBS) $(VENV)/stamp ## checks a folder of the golden format: make golden DIR=<folder> (GOLDEN_ARGS=--quick, DEVICE=cuda:0)

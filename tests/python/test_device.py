@@ -6,11 +6,13 @@ import ctypes
 import gc
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import adcg
 import numpy as np
 import pytest
+import serve
 from adcg import _ffi
 from test_replay import Producer
 
@@ -264,6 +266,19 @@ def test_export_on_the_host() -> None:
     shared = np.from_dlpack(array)
     shared[1, 2] = 9
     assert array.numpy().tolist() == [[0, 1, 2], [3, 4, 9]]
+
+
+# ---- Programs ----------------------------------------------------------------------------------------------------
+
+
+def test_serve(cuda: adcg.Engine, root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The serving example: each step's bits are an eager one's. A family whose ops are not there is refused by name."""
+    models = root / "tests" / "data" / "models"
+    few = ["--device", "cuda:0", "--requests", "1", "--max-new", "4", "--max-len", "64"]
+    assert serve.main(["--model", str(models / "tiny-go"), *few]) == 0
+    assert "equal eager's bit for bit" in capfd.readouterr().out
+    assert serve.main(["--model", str(models / "tiny-go-nemotron_h"), *few]) == 2
+    assert "no op 'causal_conv1d' on cuda:0" in capfd.readouterr().err
 
 
 # ---- Counters ----------------------------------------------------------------------------------------------------

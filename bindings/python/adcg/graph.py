@@ -281,7 +281,9 @@ class Graph(Handle):
             full = f"adcg.{name}"
             info = engine._ops.get(full) or (None if engine.closed else engine._op(full))
         if info is None:
-            raise AttributeError(f"adcg.Graph has no attribute and the op library no op {name!r}")
+            where = f" on cuda:{self._location[1]}" if self.__dict__.get("_location", (1, 0))[0] == _ffi.DL_CUDA else ""
+            what = f"adcg.Graph has no attribute and the op library no op {name!r}{where}"
+            raise errors.MissingOp(errors.ERR_NOT_FOUND, what)
         return self._method(name, info)
 
     def _method(self, name: str, info: OpInfo) -> Callable[..., Any]:
