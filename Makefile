@@ -43,7 +43,7 @@ comma := ,
 export PYTHONPATH := $(CURDIR)/bindings/python:$(CURDIR)/examples/python
 export ADCG_LIBRARY ?= $(CURDIR)/build/libadcg.so
 
-.PHONY: all cuhost demo fakecuda headers kernels kernels-check test test-go test-cabi test-python test-fakecuda test-cuhost bench bench-plan bench-models bench-peers soak fuzz golden lint lint-cuhost format install stage venv programs clean help
+.PHONY: all cuhost demo fakecuda gpu headers kernels kernels-check test test-go test-cabi test-python test-fakecuda test-cuhost bench bench-plan bench-models bench-peers soak fuzz golden lint lint-cuhost format install stage venv programs clean mutations help
 .DELETE_ON_ERROR:
 
 all: $(LIBS) ## the library, in build/ (the default)
@@ -139,7 +139,34 @@ build/fakecuda/sanitized/libcublasLt.so.13: $(wildcard $(FAKECUBLASLT)/*.c $(FAK
 	@mkdir -p $(@D)
 	$(call build_fakecublaslt,-fsanitize=address$(comma)undefined -fno-sanitize-recover=all)
 
-# What tests/gpu/lt.py drives on a machine with a GPU, which needs no compiler.
+# What tests/gpu/report.py needs on a machine with a GPU, which has neither compiler nor Go: all of it is in the folders that are named
+# at the end.
+GPU := build/gpu
+GPU_CARRY := $(LIBS) $(GPU) build/kernels/libkernels.so build/cuhost/cuhost.test
+CABI_PROGRAMS := bad_handles bad_graphs bad_steps ops parts dispatch exec ladder load oom
+
+gpu: $(LIBS) $(GPU)/graphs $(GPU)/liblt.so $(CABI_PROGRAMS:%=$(GPU)/cabi/%) $(GPU)/cabi/failmalloc.so build/kernels/libkernels.so build/cuhost/cuhost.test ## what tests/gpu/report.py needs where there is a GPU
+	@strip --strip-debug $(GPU)/graphs $(GPU)/*.so $(GPU)/cabi/* build/kernels/libkernels.so # it is carried over a wire
+	@git describe --always --dirty --abbrev=12 > $(GPU)/commit
+	@printf 'carry:%s\nrun there: python3 tests/gpu/report.py --out FOLDER\n' "$(GPU_CARRY:%= %)"
+
+$(GPU)/graphs: tests/gpu/graphs.c tests/gpu/bare_driver.h engine/device/cuda/driver.h $(LIBS)
+	@mkdir -p $(@D)
+	$(CC) -std=c11 $(CFLAGS) $(WARN) -Iinclude -o $@ $< $(LINK) -ldl
+
+$(GPU)/cabi/failmalloc.so: tests/cabi/failmalloc.c
+	@mkdir -p $(@D)
+	$(CC) -std=c11 $(CFLAGS) $(WARN) -Iinclude -fPIC -shared -o $@ $< -ldl
+
+# It loads the library itself, late.
+$(GPU)/cabi/load: tests/cabi/load.c $(wildcard tests/cabi/*.h) include/adcg/adcg.h
+	@mkdir -p $(@D)
+	$(CC) -std=c11 $(CFLAGS) $(WARN) -Iinclude -o $@ $< -pthread -ldl
+
+$(GPU)/cabi/%: tests/cabi/%.c $(wildcard tests/cabi/*.h) $(LIBS)
+	@mkdir -p $(@D)
+	$(CC) -std=c11 $(CFLAGS) $(WARN) -Iinclude -o $@ $< -Lbuild -ladcg -Wl,-rpath,'$$ORIGIN/../..' -lm -pthread -ldl
+
 build/gpu/liblt.so: tests/gpu/lt_device.c $(wildcard kernels/cuda/*.[ch] kernels/common/*.h) include/adcg/adcg.h
 	@mkdir -p $(@D)
 	$(CC) -std=c11 $(CFLAGS) $(WARN) -Iinclude -fPIC -shared -o $@ $< $(filter kernels/cuda/%.c,$^) -lm
@@ -184,7 +211,7 @@ build/cuhost/libcuda.so: build/fakecuda/libcuda.so.1
 	@mkdir -p $(@D) && ln -sf ../fakecuda/libcuda.so.1 $@
 
 build/cuhost/cuhost.test: $(SOURCES) $(wildcard cuhost/*.go) $(CUDA_HEADERS)/include/cuda.h build/cuhost/libcuda.so
-	$(CUHOST_ENV) $(GO) test -tags cuhost -c -o $@ ./cuhost
+	$(CUHOST_ENV) $(GO) test -tags cuhost -ldflags '-s -w' -c -o $@ ./cuhost
 
 tests/data: ;
 programs: build/examples/serve build/bench/replay
@@ -223,6 +250,10 @@ SOAK_GRAPHS ?= 1000000
 FUZZ_TIME ?= 5m
 soak: ## plans 10^6 random graphs, every plan checked (SOAK_GRAPHS=N); minutes
 	ADCG_SOAK_GRAPHS=$(SOAK_GRAPHS) $(GO) test ./piecewise -run '^TestSoak$$' -v -count 1 -timeout 2h
+
+MUTATIONS ?=
+mutations: $(LIBS) fakecuda ## plants mistakes in the CUDA device, one at a time, and counts those that the ABI suite catches; an hour
+	$(PYTHON) tests/fakecuda/mutations $(MUTATIONS)
 
 fuzz: ## each fuzz target of the planner for a while (FUZZ_TIME=5m)
 	@for f in $$(sed -n 's/^func \(Fuzz[A-Za-z]*\)(.*/\1/p' piecewise/*_test.go); do \

@@ -106,26 +106,24 @@ func TestReplayOnAStreamOfCu(t *testing.T) {
 	made, err := cu.MakeStream(cu.NonBlocking)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, made.Destroy()) }()
-	for name, stream := range map[string]cu.Stream{"a non-blocking one": made, "the default one": cu.NoStream} {
-		t.Run(name, func(t *testing.T) {
-			type step struct{ x, y []float32 }
-			var steps []step
-			for i, tokens := range []int64{5, 16, 17, 64, 5, 1} { // of both buckets, full and padded
-				s := step{random(int(tokens)*width, uint64(10+i), 1), make([]float32, tokens*width)}
-				in, out := alloc(t, engine.F32, tokens, width), alloc(t, engine.F32, tokens, width)
-				require.NoError(t, Upload(out, random(len(s.y), 99, 1000)), "what nobody writes shows")
-				require.NoError(t, cu.MemcpyHtoDAsync(Pointer(in), unsafe.Pointer(&s.x[0]), 4*tokens*width, stream))
-				done, err := b.exec.Replay(engine.Batch{PrefillSeqs: 1, PrefillTokens: tokens}, []engine.Tensor{in}, []engine.Tensor{out}, Stream(stream))
-				require.NoError(t, err)
-				require.GreaterOrEqual(t, done.BucketTokens, tokens)
-				require.NoError(t, cu.MemcpyDtoHAsync(unsafe.Pointer(&s.y[0]), Pointer(out), 4*tokens*width, stream))
-				steps = append(steps, s)
-			}
-			require.NoError(t, stream.Synchronize())
-			for _, s := range steps {
-				b.check(t, s.x, s.y)
-			}
-		})
+	for _, stream := range []cu.Stream{made, cu.NoStream} { // no subtests: they run on threads without the context
+		type step struct{ x, y []float32 }
+		var steps []step
+		for i, tokens := range []int64{5, 16, 17, 64, 5, 1} { // of both buckets, full and padded
+			s := step{random(int(tokens)*width, uint64(10+i), 1), make([]float32, tokens*width)}
+			in, out := alloc(t, engine.F32, tokens, width), alloc(t, engine.F32, tokens, width)
+			require.NoError(t, Upload(out, random(len(s.y), 99, 1000)), "what nobody writes shows")
+			require.NoError(t, cu.MemcpyHtoDAsync(Pointer(in), unsafe.Pointer(&s.x[0]), 4*tokens*width, stream))
+			done, err := b.exec.Replay(engine.Batch{PrefillSeqs: 1, PrefillTokens: tokens}, []engine.Tensor{in}, []engine.Tensor{out}, Stream(stream))
+			require.NoError(t, err)
+			require.GreaterOrEqual(t, done.BucketTokens, tokens)
+			require.NoError(t, cu.MemcpyDtoHAsync(unsafe.Pointer(&s.y[0]), Pointer(out), 4*tokens*width, stream))
+			steps = append(steps, s)
+		}
+		require.NoError(t, stream.Synchronize())
+		for _, s := range steps {
+			b.check(t, s.x, s.y)
+		}
 	}
 }
 

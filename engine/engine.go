@@ -143,7 +143,13 @@ func (e *Engine) Free(address uintptr) error {
 		return errorf(ErrAddress, "memory: %#x: this engine did not give it", address)
 	}
 	var err error
-	e.device.Destroy(func() { err = e.device.Free(address) })
+	e.device.Destroy(func() {
+		if err = e.device.Free(address); err != nil { // it is there still, and freed with the engine
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			e.given[address] = true
+		}
+	})
 	return err
 }
 

@@ -370,8 +370,8 @@ func (g *Graph) Forecast(o ExecOptions) (Forecast, error) {
 	for _, bytes := range plan.WorkspaceBytes {
 		f.WorkspaceBytes = max(f.WorkspaceBytes, bytes)
 	}
-	for _, ops := range data.GraphOps() {
-		f.GraphBytes += g.engine.device.GraphBytes(ops)
+	for _, kernels := range data.GraphKernels() {
+		f.GraphBytes += g.engine.device.GraphBytes(kernels)
 	}
 	f.TotalBytes = f.ArenaBytes + f.MetadataBytes + f.TapeBytes + f.GraphBytes
 	return f, nil

@@ -104,10 +104,11 @@ def run_events(name: str, argv: list[str], cwd: Path = ROOT, environment: dict[s
 
 
 def run_pytest(name: str, paths: list[str]) -> Result:
+    """A process a core. Those of one file stay together (--dist=loadfile) unless paths say otherwise: files compile their programs."""
     report = ROOT / "build" / f"junit-{name}.xml"
     report.unlink(missing_ok=True)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "--timeout=300", f"--junitxml={report}", *paths],
+        [sys.executable, "-m", "pytest", "-q", "-n", "auto", "--dist=loadfile", "--timeout=300", f"--junitxml={report}", *paths],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
     )
@@ -141,10 +142,11 @@ def suites(chosen: list[str]) -> list[tuple[str, object, list[str]]]:
         "cabi": [("cabi", run_pytest, ["tests/cabi", "tests/abi"])],
         "fakecuda": [
             ("fakecuda", run_pytest, ["tests/fakecuda", "tests/fakecublaslt"]),
-            ("kernels", run_pytest, ["tests/kernels"]),
+            ("kernels", run_pytest, ["--dist=worksteal", "tests/kernels"]),
+            ("gpu", run_pytest, ["tests/gpu"]),
         ],
         "cuhost": [("cuhost", run_cuhost, ["github.com/libadcg/libadcg/cuhost"])],
-        "python": [("python", run_pytest, python)],
+        "python": [("python", run_pytest, ["--dist=worksteal", *python])],
     }
     unknown = [c for c in chosen if c not in every]
     if unknown:

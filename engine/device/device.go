@@ -47,9 +47,9 @@ type Device interface {
 	// NewArena reserves `bytes`. On a device that captures nothing all of them are held from the start.
 	NewArena(bytes int64) (Arena, error)
 	// ArenaBytes is what an arena of `bytes` takes of the device's memory, all held, and GraphBytes what a captured graph of some
-	// ops does.
+	// kernels does.
 	ArenaBytes(bytes int64) int64
-	GraphBytes(ops int) int64
+	GraphBytes(kernels int) int64
 	// Alloc gives memory of the device's to the caller, aligned to 64 bytes; Copy copies between any two of the host and the device,
 	// and waits for it.
 	Alloc(bytes int64) (uintptr, error)

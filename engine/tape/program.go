@@ -89,16 +89,21 @@ func (e *Exec) TapeBytes() int64 {
 	return int64(n)
 }
 
-// GraphOps is how many ops each captured graph holds, on a device that captures.
-func (e *Exec) GraphOps() []int {
+// GraphKernels is how many kernels each captured graph holds, if an op is one, on a device that captures: tails are zeroed by others.
+func (e *Exec) GraphKernels() []int {
 	partitions := unsafe.Slice(e.c.partitions, int(e.c.num_partitions))
-	ops := make([]int, len(partitions))
+	kernels := make([]int, len(partitions))
 	total := 0
 	for _, n := range unsafe.Slice(e.c.nodes, int(e.c.num_nodes)) {
-		if n.skip == 0 {
-			ops[n.partition]++
-			total++
+		if n.skip != 0 {
+			continue
 		}
+		launches := 1
+		if n.dynamic != 0 && n.zeroes_tail == 0 {
+			launches += int(n.num_outputs)
+		}
+		kernels[n.partition] += launches
+		total += launches
 	}
 	var graphs []int
 	for i := range unsafe.Slice(e.c.buckets, int(e.c.num_buckets)) {
@@ -107,8 +112,8 @@ func (e *Exec) GraphOps() []int {
 			graphs = append(graphs, total)
 		}
 		for p, k := range partitions {
-			if k == kind && ops[p] > 0 {
-				graphs = append(graphs, ops[p])
+			if k == kind && kernels[p] > 0 {
+				graphs = append(graphs, kernels[p])
 			}
 		}
 	}

@@ -30,8 +30,9 @@ static void cut(adcg_attention_args *a, int64_t rows) {
   a->tiles = a->tokens / a->tile_tokens + a->seqs;
 }
 
-/* The shapes: all of the arguments but addresses, strides and attributes. Returns how many results of chunks there are for one token of
- * each sequence: what the positions need that slots or pages hold. */
+/* The shapes: all of the arguments but addresses, strides and attributes. Returns how many results of chunks there are if one token of
+ * each sequence has its keys split: what the positions need that slots or pages hold. More sequences need more of them and nothing
+ * else does, so that what a plan has for its limits serves every smaller step. */
 static int64_t shapes_of(const adcg_op_call *call, bool paged, adcg_attention_args *a) {
   const DLTensor *q = &call->inputs[Q], *v = &call->inputs[V], *cache = &call->inputs[K_CACHE];
   *a = (adcg_attention_args){.tokens = q->shape[0],
@@ -62,14 +63,12 @@ static int64_t shapes_of(const adcg_op_call *call, bool paged, adcg_attention_ar
 }
 
 static size_t sums_bytes(const adcg_attention_args *a, int64_t results) { return (size_t)(results * a->dv + 15) / 16 * 64; }
+static size_t result_bytes(const adcg_attention_args *a, int64_t results) { return sums_bytes(a, results) + (size_t)results * 8; }
 
-static size_t results_bytes(const adcg_attention_args *a, int64_t results) { return sums_bytes(a, results) + (size_t)results * 8; }
-
-/* For one token of each sequence, so that no batch needs more than the largest one: a step may have any size. */
 static adcg_status workspace(const adcg_op_call *call, size_t *out_bytes, bool paged) {
   adcg_attention_args a;
   const int64_t results = shapes_of(call, paged, &a);
-  *out_bytes = results_bytes(&a, results);
+  *out_bytes = result_bytes(&a, results);
   return ADCG_OK;
 }
 
@@ -77,8 +76,11 @@ static adcg_status attention(const adcg_op_call *call, void *user_data, bool pag
   const DLTensor *in = call->inputs, *out = &call->outputs[0];
   const int32_t sinks = paged ? PAGED_SINKS : SINKS;
   adcg_attention_args a;
-  int64_t results = shapes_of(call, paged, &a);
+  const int64_t each = shapes_of(call, paged, &a);
   if (a.tokens == 0) return ADCG_OK;
+  /* Sequences of more tokens than there is room for go in tiles, with the same bits. */
+  while (a.split_tokens > 1 && result_bytes(&a, each * a.split_tokens) > call->workspace_bytes) a.split_tokens--;
+  const int64_t results = each * a.split_tokens;
   if (plain_rows(&a) < 1)
     return adcgk_cuda_fail(call, "head dims %lld and %lld are too large: %lld floats of shared memory, there are %d", (long long)a.d,
                            (long long)a.dv, (long long)(a.d + 2 * a.dv), ADCG_PLAIN_FLOATS - 1536);
@@ -100,9 +102,6 @@ static adcg_status attention(const adcg_op_call *call, void *user_data, bool pag
     a.sinks = adcg_data(&in[sinks]);
     a.sinks_bf16 = adcgk_is_bf16(&in[sinks]);
   }
-  /* As many tokens of a sequence as there is room for; longer ones go in tiles, to the same bits. */
-  while (a.split_tokens > 1 && results_bytes(&a, results * a.split_tokens) > call->workspace_bytes) a.split_tokens--;
-  results *= a.split_tokens;
   a.batch = call->device_batch;
   a.sums = call->workspace;
   a.states = call->workspace ? (float *)(void *)((char *)call->workspace + sums_bytes(&a, results)) : NULL;

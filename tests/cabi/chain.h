@@ -15,7 +15,7 @@ static inline void open_chain(int32_t support) {
                  last = mini_schema("t.last", ADCG_OP_STATIC, mini_increment);
   adcg_op_schema dynamic = mini_schema("t.dynamic", ADCG_OP_DYNAMIC, mini_increment);
   dynamic.capture = support;
-  adcg_value v = mini_add(&m, &first, NULL, m.x);
+  adcg_value v = mini_add(&m, &first, NULL, m.input);
   v = mini_add(&m, &dynamic, NULL, v);
   mini_freeze(&m, mini_add(&m, &last, NULL, v));
 }

@@ -187,7 +187,7 @@ static void failed_capture(void) { /* names the op, leaves the other buckets usa
   mini_open(&m, 128, 8);
   adcg_op_schema plain = mini_schema("t.plain", ADCG_OP_STATIC, mini_increment),
                  breaks = mini_schema("t.breaks", ADCG_OP_STATIC, no_warmup_at_64);
-  adcg_value v = mini_add(&m, &plain, NULL, m.x);
+  adcg_value v = mini_add(&m, &plain, NULL, m.input);
   mini_freeze(&m, mini_add(&m, &breaks, NULL, v));
   adcg_exec_options options = options_of(ADCG_MODE_PIECEWISE);
   mini_exec(&m, &options);
@@ -207,7 +207,7 @@ static void failed_capture(void) { /* names the op, leaves the other buckets usa
 
   mini_open(&m, 128, 8); /* found on first use: the step runs all the same */
   mini_register(&m, &breaks, NULL);
-  TRY(adcg_graph_add_op(m.graph, "t.breaks", &m.x, 1, NULL, 0, &v, 1));
+  TRY(adcg_graph_add_op(m.graph, "t.breaks", &m.input, 1, NULL, 0, &v, 1));
   mini_freeze(&m, v);
   mini_exec(&m, &options);
   mini_step(&m, mixed(1, 20, 0), 1);

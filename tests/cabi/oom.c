@@ -40,7 +40,7 @@ static adcg_status life(long n) {
 static adcg_status build(long n) {
   memset(&w, 0, sizeof w);
   arm(n);
-  adcg_status status = adcg_engine_create("host", NULL, &w.engine);
+  adcg_status status = adcg_engine_create(device_name(), NULL, &w.engine);
   adcg_op_schema schema = world_double_schema();
   adcg_attr_spec attr = {ADCG_ATTR_STRING("name", "a string to be copied"), 0, "and its doc"};
   schema.attrs = &attr;

@@ -43,8 +43,8 @@ static void attributes(void) {
   memset(specs, 0, sizeof specs);
   adcg_attr given[] = {ADCG_ATTR_INTS("list", list, 3), ADCG_ATTR_INT("times", 3)};
   adcg_value y;
-  FAILS(adcg_graph_add_op(m.graph, "t.attributes", &m.x, 1, given, 1, &y, 1), ADCG_ERR_ATTRIBUTE, "t.attributes", "times");
-  TRY(adcg_graph_add_op(m.graph, "t.attributes", &m.x, 1, given, 2, &y, 1));
+  FAILS(adcg_graph_add_op(m.graph, "t.attributes", &m.input, 1, given, 1, &y, 1), ADCG_ERR_ATTRIBUTE, "t.attributes", "times");
+  TRY(adcg_graph_add_op(m.graph, "t.attributes", &m.input, 1, given, 2, &y, 1));
   memset(list, 0, sizeof list);
   mini_freeze(&m, y);
   mini_exec(&m, NULL);
@@ -82,7 +82,7 @@ static void symbolic_shapes(void) {
   schema.num_outputs = 2;
   mini_register(&m, &schema, &seen);
   adcg_value out[2];
-  TRY(adcg_graph_add_op(m.graph, "t.halve", &m.x, 1, NULL, 0, out, 2));
+  TRY(adcg_graph_add_op(m.graph, "t.halve", &m.input, 1, NULL, 0, out, 2));
   CHECK(seen.dtype == ADCG_F32 && seen.ndim == 2 && seen.dims[0].tokens == 1 && seen.dims[0].constant == 0 &&
         seen.dims[1].constant == COLUMNS);
   adcg_value_info info = ADCG_VALUE_INFO_INIT;
@@ -101,6 +101,7 @@ static void symbolic_shapes(void) {
   DLTensor outputs[] = {{halves, {kDLCPU, 0}, 2, adcg_dtype_to_dlpack(ADCG_F32), halves_shape, NULL, 0},
                         {numbers, {kDLCPU, 0}, 1, adcg_dtype_to_dlpack(ADCG_I32), numbers_shape, NULL, 0}};
   adcg_batch batch = mixed(1, 5, 1);
+  mini_bring(&m);
   TRY(adcg_exec_replay(m.exec, &batch, &m.x_tensor, 1, outputs, 2, NULL, NULL));
   for (int i = 0; i < 6 * COLUMNS; i++) CHECK(halves[i / 2][i % 2] == (float)(i + 1));
   CHECK(numbers[0] == 100 && numbers[1] == 101);
@@ -117,7 +118,10 @@ static adcg_status workspace_bytes(const adcg_op_call *call, size_t *out_bytes, 
 static adcg_status workspace_launch(const adcg_op_call *call, void *user_data) {
   CHECK(call->workspace != NULL && (uintptr_t)call->workspace % 64 == 0);
   CHECK(call->workspace_bytes >= (size_t)(call->tokens * 40 + 24));
-  memset(call->workspace, 0x7F, call->workspace_bytes); /* whoever shares this memory must not live now */
+  if (on_cuda()) /* whoever shares this memory must not live now */
+    CU(cuMemsetD8Async((uint64_t)(uintptr_t)call->workspace, 0x7F, call->workspace_bytes, call->stream));
+  else
+    memset(call->workspace, 0x7F, call->workspace_bytes);
   return mini_increment(call, user_data);
 }
 
@@ -126,10 +130,11 @@ static void workspace(void) {
   adcg_op_schema plain = mini_schema("t.plain", ADCG_OP_STATIC, mini_increment);
   adcg_op_schema hungry = mini_schema("t.hungry", ADCG_OP_STATIC, workspace_launch);
   hungry.workspace = workspace_bytes;
+  hungry.flags = 0; /* not by the launcher alone */
   adcg_op_schema eager = hungry;
   eager.name = "t.hungry_dynamic";
   eager.kind = ADCG_OP_DYNAMIC;
-  adcg_value a = mini_add(&m, &plain, NULL, m.x), b = mini_add(&m, &hungry, NULL, a), c = mini_add(&m, &eager, NULL, b), y;
+  adcg_value a = mini_add(&m, &plain, NULL, m.input), b = mini_add(&m, &hungry, NULL, a), c = mini_add(&m, &eager, NULL, b), y;
   TRY(adcg_graph_add_op(m.graph, "adcg.add", (adcg_value[]){a, c}, 2, NULL, 0, &y, 1)); /* a lives across both workspaces */
   mini_freeze(&m, y);
   adcg_forecast forecast = ADCG_FORECAST_INIT;
@@ -148,8 +153,13 @@ static void workspace(void) {
 
 static int shared_calls, separate_calls;
 
+/* A launch of a step: on CUDA the capture is, for all that come. */
+static bool is_step(const adcg_op_call *call) {
+  return call->phase == ADCG_PHASE_REPLAY || (on_cuda() && call->phase == ADCG_PHASE_CAPTURE);
+}
+
 static adcg_status note_sharing(const adcg_op_call *call, void *user_data) {
-  if (call->phase == ADCG_PHASE_REPLAY) {
+  if (is_step(call)) {
     if (adcg_data(&call->inputs[0]) == adcg_data(&call->outputs[0]))
       shared_calls++;
     else
@@ -164,15 +174,16 @@ static void in_place(void) {
   mini_open(&m, 64, 4);
   adcg_op_schema plain = mini_schema("t.plain", ADCG_OP_STATIC, mini_increment);
   adcg_op_schema schema = mini_schema("t.in_place", ADCG_OP_STATIC, note_sharing);
+  schema.flags = 0; /* parametric ones are launched twice in a capture */
   schema.num_aliases = 1;
   schema.aliases = &in_place_alias;
   mini_register(&m, &plain, NULL);
   mini_register(&m, &schema, NULL);
   adcg_value a, b, c, d, y;
-  TRY(adcg_graph_add_op(m.graph, "t.plain", &m.x, 1, NULL, 0, &a, 1));
+  TRY(adcg_graph_add_op(m.graph, "t.plain", &m.input, 1, NULL, 0, &a, 1));
   TRY(adcg_graph_add_op(m.graph, "t.in_place", &a, 1, NULL, 0, &b, 1)); /* nobody reads a afterwards */
   TRY(adcg_graph_add_op(m.graph, "t.in_place", &b, 1, NULL, 0, &c, 1)); /* b is read below */
-  TRY(adcg_graph_add_op(m.graph, "t.in_place", &m.x, 1, NULL, 0, &d, 1)); /* x is the caller's */
+  TRY(adcg_graph_add_op(m.graph, "t.in_place", &m.input, 1, NULL, 0, &d, 1)); /* x is the caller's */
   TRY(adcg_graph_add_op(m.graph, "adcg.add", (adcg_value[]){b, c}, 2, NULL, 0, &y, 1));
   adcg_value z, out;
   TRY(adcg_graph_add_op(m.graph, "adcg.add", (adcg_value[]){y, d}, 2, NULL, 0, &z, 1));
@@ -207,11 +218,11 @@ static adcg_status unflatten_infer(const adcg_infer_call *call, void *user_data)
 
 static const void *viewed, *written;
 static adcg_status view_writer(const adcg_op_call *call, void *user_data) {
-  if (call->phase == ADCG_PHASE_REPLAY) written = adcg_data(&call->outputs[0]);
+  if (is_step(call)) written = adcg_data(&call->outputs[0]);
   return mini_increment(call, user_data);
 }
 static adcg_status view_reader(const adcg_op_call *call, void *user_data) {
-  if (call->phase == ADCG_PHASE_REPLAY) viewed = adcg_data(&call->inputs[0]);
+  if (is_step(call)) viewed = adcg_data(&call->inputs[0]);
   CHECK_INT(call->inputs[0].ndim, 1);
   CHECK_INT(call->inputs[0].shape[0], COLUMNS * call->tokens);
   return mini_increment(call, user_data);
@@ -227,7 +238,7 @@ static void views(void) { /* they have no launch, take no memory, and keep what 
   unflatten.infer = unflatten_infer;
   flatten.num_aliases = unflatten.num_aliases = 1;
   flatten.aliases = unflatten.aliases = &alias;
-  adcg_value a = mini_add(&m, &writer, NULL, m.x), flat = mini_add(&m, &flatten, NULL, a);
+  adcg_value a = mini_add(&m, &writer, NULL, m.input), flat = mini_add(&m, &flatten, NULL, a);
   adcg_value b = mini_add(&m, &reader, NULL, flat), back = mini_add(&m, &unflatten, NULL, b), y;
   TRY(adcg_graph_add_op(m.graph, "adcg.add", (adcg_value[]){a, back}, 2, NULL, 0, &y, 1));
   mini_freeze(&m, y);
@@ -248,7 +259,7 @@ static void view_of_an_input_as_output(void) { /* the output is the caller's oth
   adcg_op_schema same = mini_schema("t.same", ADCG_OP_STATIC, NULL);
   same.num_aliases = 1;
   same.aliases = &alias;
-  mini_freeze(&m, mini_add(&m, &same, NULL, m.x));
+  mini_freeze(&m, mini_add(&m, &same, NULL, m.input));
   mini_exec(&m, NULL);
   mini_step(&m, mixed(1, 9, 0), 0);
   mini_close(&m);
@@ -283,7 +294,7 @@ static void discovery(void) {
   mini_register(&m, &schema, NULL);
   mini_register(&m, &like, NULL);
   adcg_value out[2], y;
-  TRY(adcg_graph_add_op(m.graph, "t.discovered", &m.x, 1, NULL, 0, out, 2));
+  TRY(adcg_graph_add_op(m.graph, "t.discovered", &m.input, 1, NULL, 0, out, 2));
   TRY(adcg_graph_add_op(m.graph, "t.like_input", &out[0], 1, NULL, 0, &y, 1));
   adcg_value_info info = ADCG_VALUE_INFO_INIT;
   TRY(adcg_graph_get_value_info(m.graph, y, &info));
@@ -341,7 +352,7 @@ static void padding(void) {
     adcg_op_schema before = mini_schema("t.before", ADCG_OP_STATIC, observe), after = mini_schema("t.after", ADCG_OP_STATIC, observe);
     adcg_op_schema fill = mini_schema("t.fill", ADCG_OP_DYNAMIC, fill_all);
     fill.flags = own ? ADCG_OP_ZEROES_TAIL : 0;
-    adcg_value a = mini_add(&m, &before, &first, m.x), b = mini_add(&m, &fill, NULL, a);
+    adcg_value a = mini_add(&m, &before, &first, m.input), b = mini_add(&m, &fill, NULL, a);
     mini_freeze(&m, mini_add(&m, &after, &o, b));
     mini_exec(&m, NULL);
     adcg_batch batch = mixed(1, 9, 2);
@@ -369,7 +380,7 @@ static void order_of_ops(void) { /* the same in every mode: as they were added *
   static observation o[6];
   mini_open(&m, 64, 4);
   static const char *names[] = {"t.0", "t.1", "t.2", "t.3", "t.4", "t.5"};
-  adcg_value v = m.x;
+  adcg_value v = m.input;
   for (int i = 0; i < 6; i++) {
     adcg_op_schema schema = mini_schema(names[i], i % 3 == 2 ? ADCG_OP_DYNAMIC : ADCG_OP_STATIC, observe);
     schema.capture = ADCG_CAPTURE_UNIFORM_DECODE;
@@ -409,7 +420,7 @@ static void demoted_op(void) { /* a static op that synchronises with the host be
     adcg_op_schema plain = mini_schema("t.plain", ADCG_OP_STATIC, mini_increment),
                    flagged = mini_schema("t.flagged", ADCG_OP_STATIC, mini_increment);
     flagged.flags = flags[i];
-    adcg_value v = mini_add(&m, &plain, NULL, m.x);
+    adcg_value v = mini_add(&m, &plain, NULL, m.input);
     v = mini_add(&m, &flagged, NULL, v);
     TRY(adcg_graph_add_op(m.graph, "t.plain", &v, 1, NULL, 0, &v, 1));
     mini_freeze(&m, v);

@@ -92,7 +92,7 @@ static void check_halves(bool strided_readers, bool swapped) {
   twice.strided_inputs = twice.strided_outputs = strided_readers;
   mini_register(&m, &halves, (void *)&right);
   mini_register(&m, &twice, NULL);
-  adcg_value a = mini_add(&m, &plain, NULL, m.x), half[2], doubled[2], y;
+  adcg_value a = mini_add(&m, &plain, NULL, m.input), half[2], doubled[2], y;
   adcg_attr order = ADCG_ATTR_BOOL("swap", swapped);
   TRY(adcg_graph_add_op(m.graph, "t.halves", &a, 1, &order, 1, half, 2));
   for (int k = 0; k < 2; k++) TRY(adcg_graph_add_op(m.graph, "t.double", &half[k], 1, NULL, 0, &doubled[1 - k], 1));
@@ -127,7 +127,7 @@ static void some_parts(void) { /* one is given, the other is the caller's, who w
   mini_open(&m, 64, 4);
   adcg_op_schema plain = mini_schema("t.plain", ADCG_OP_STATIC, mini_increment), halves = halves_schema("t.halves");
   mini_register(&m, &halves, (void *)&right);
-  adcg_value a = mini_add(&m, &plain, NULL, m.x), half[2], y;
+  adcg_value a = mini_add(&m, &plain, NULL, m.input), half[2], y;
   TRY(adcg_graph_add_op(m.graph, "t.halves", &a, 1, NULL, 0, half, 2));
   TRY(adcg_graph_add_op(m.graph, "adcg.add", (adcg_value[]){half[0], half[0]}, 2, NULL, 0, &y, 1));
   TRY(adcg_graph_add_output(m.graph, "sums", y));
@@ -140,6 +140,7 @@ static void some_parts(void) { /* one is given, the other is the caller's, who w
                         {second, {kDLCPU, 0}, 2, adcg_dtype_to_dlpack(ADCG_F32), shape, NULL, 0}};
   adcg_batch batch = mixed(1, 9, 0);
   given = copied = 0;
+  mini_bring(&m);
   TRY(adcg_exec_replay(m.exec, &batch, &m.x_tensor, 1, outputs, 2, NULL, NULL));
   CHECK(given == 1 && copied == 1);
   for (int i = 0; i < 9 * HALF; i++) {
@@ -168,8 +169,8 @@ static void bad_answers(void) {
     adcg_op_schema halves = halves_schema("t.halves");
     mini_register(&m, &halves, (void *)&cases[i].given);
     adcg_value half[2];
-    FAILS(adcg_graph_add_op(m.graph, "t.halves", &m.x, 1, NULL, 0, half, 2), ADCG_ERR_OP, "t.halves", cases[i].says);
-    mini_freeze(&m, m.x); /* the graph is as it was */
+    FAILS(adcg_graph_add_op(m.graph, "t.halves", &m.input, 1, NULL, 0, half, 2), ADCG_ERR_OP, "t.halves", cases[i].says);
+    mini_freeze(&m, m.input); /* the graph is as it was */
     mini_exec(&m, NULL);
     mini_step(&m, mixed(1, 9, 0), 0);
     mini_close(&m);

@@ -3,17 +3,24 @@
  *   x [tokens, 8], pick [seqs] int32, w [8, 8], total [8]
  *   h = linear(x, w); d = t.double(h, total); y = add(d, x); last = gather_tokens(y, pick)
  *
- * t.double writes 2h and adds its rows to `total`. world_good replays a mixed step and checks every number of it. */
+ * t.double writes 2h and adds its rows to `total`. world_good replays a mixed step and checks every number of it. The arrays are the
+ * host's; what tensors point at (`at`) are the arrays themselves on the host device, and elsewhere memory that world_replay copies to
+ * and from. */
 #ifndef ADCG_TESTS_WORLD_H_
 #define ADCG_TESTS_WORLD_H_
 
 #include <math.h>
 
-#include "harness.h"
+#include "device.h"
 
 enum { WIDTH = 8, MAX_TOKENS = 128, MAX_SEQS = 4, MAX_SEQ_LEN = 64 };
 
 /* total has WIDTH elements; the rest of its array lets other tensors be laid over it. */
+typedef struct world_arrays {
+  float *x, *w, *total, *y, *last;
+  int32_t *pick;
+} world_arrays;
+
 typedef struct world {
   adcg_engine *engine;
   adcg_graph *graph;
@@ -23,6 +30,7 @@ typedef struct world {
   float x_data[MAX_TOKENS * WIDTH], w_data[WIDTH * WIDTH], total_data[MAX_SEQS * WIDTH], y_data[MAX_TOKENS * WIDTH],
       last_data[MAX_SEQS * WIDTH];
   int32_t pick_data[MAX_SEQS];
+  world_arrays at;
   int64_t x_shape[2], pick_shape[1], w_shape[2], total_shape[1], y_shape[2], last_shape[2];
   DLTensor inputs[2], outputs[2], w_tensor, total_tensor;
   adcg_batch batch;
@@ -30,7 +38,7 @@ typedef struct world {
 } world;
 
 static inline DLTensor tensor_of(void *data, adcg_dtype dtype, int32_t ndim, int64_t *shape) {
-  return (DLTensor){data, {kDLCPU, 0}, ndim, adcg_dtype_to_dlpack(dtype), shape, NULL, 0};
+  return (DLTensor){data, device_of(), ndim, adcg_dtype_to_dlpack(dtype), shape, NULL, 0};
 }
 
 static inline adcg_status infer_like_input(const adcg_infer_call *call, void *user_data) {
@@ -45,13 +53,8 @@ static inline adcg_status world_double(const adcg_op_call *call, void *user_data
     adcg_status status = w->hook(call, w);
     if (status) return status;
   }
-  const float *h = adcg_data(&call->inputs[0]);
-  float *total = adcg_data(&call->inputs[1]), *d = adcg_data(&call->outputs[0]);
-  for (int64_t i = 0, n = adcg_batch_tokens(call->batch) * WIDTH; i < n; i++) {
-    d[i] = 2 * h[i];
-    total[i % WIDTH] += h[i];
-  }
-  return ADCG_OK;
+  return device_double(call, adcg_data(&call->inputs[0]), adcg_data(&call->inputs[1]), adcg_data(&call->outputs[0]),
+                       adcg_batch_tokens(call->batch), WIDTH);
 }
 
 static inline adcg_op_schema world_double_schema(void) {
@@ -66,27 +69,51 @@ static inline adcg_op_schema world_double_schema(void) {
   return schema;
 }
 
+/* Copies between the arrays and the device's memory, where they are two. */
+static inline void world_copy(world *w, bool bring) {
+  if (!on_cuda()) return;
+#define COPY(name)                                                                     \
+  TRY(adcg_memory_copy(w->engine, bring ? (void *)w->at.name : (void *)w->name##_data, \
+                       bring ? (void *)w->name##_data : (void *)w->at.name, sizeof w->name##_data))
+  COPY(x), COPY(w), COPY(total), COPY(y), COPY(last), COPY(pick);
+#undef COPY
+}
+
+static inline void world_memory(world *w) {
+  w->at = (world_arrays){w->x_data, w->w_data, w->total_data, w->y_data, w->last_data, w->pick_data};
+  if (!on_cuda()) return;
+#define PLACE(name) w->at.name = device_alloc(w->engine, sizeof w->name##_data)
+  PLACE(x), PLACE(w), PLACE(total), PLACE(y), PLACE(last), PLACE(pick);
+#undef PLACE
+}
+
+static inline void world_tensors(world *w) {
+  w->inputs[0] = tensor_of(w->at.x, ADCG_F32, 2, w->x_shape);
+  w->inputs[1] = tensor_of(w->at.pick, ADCG_I32, 1, w->pick_shape);
+  w->outputs[0] = tensor_of(w->at.y, ADCG_F32, 2, w->y_shape);
+  w->outputs[1] = tensor_of(w->at.last, ADCG_F32, 2, w->last_shape);
+  w->w_tensor = tensor_of(w->at.w, ADCG_F32, 2, w->w_shape);
+  w->total_tensor = tensor_of(w->at.total, ADCG_F32, 1, w->total_shape);
+}
+
 /* Everything up to freeze, which is left to the caller. */
 static inline void world_build(world *w) {
   memset(w, 0, sizeof *w);
+  device_open();
   for (int i = 0; i < MAX_TOKENS * WIDTH; i++) w->x_data[i] = (float)(i % 17) - 8;
   for (int i = 0; i < WIDTH * WIDTH; i++) w->w_data[i] = (float)(i % 5) - 2;
   w->x_shape[0] = w->y_shape[0] = MAX_TOKENS;
   w->pick_shape[0] = w->last_shape[0] = MAX_SEQS;
   w->x_shape[1] = w->y_shape[1] = w->last_shape[1] = w->w_shape[0] = w->w_shape[1] = w->total_shape[0] = WIDTH;
-  w->inputs[0] = tensor_of(w->x_data, ADCG_F32, 2, w->x_shape);
-  w->inputs[1] = tensor_of(w->pick_data, ADCG_I32, 1, w->pick_shape);
-  w->outputs[0] = tensor_of(w->y_data, ADCG_F32, 2, w->y_shape);
-  w->outputs[1] = tensor_of(w->last_data, ADCG_F32, 2, w->last_shape);
-  w->w_tensor = tensor_of(w->w_data, ADCG_F32, 2, w->w_shape);
-  w->total_tensor = tensor_of(w->total_data, ADCG_F32, 1, w->total_shape);
   w->batch = (adcg_batch)ADCG_BATCH_INIT;
   w->batch.prefill_seqs = 1;
   w->batch.prefill_tokens = 5;
   w->batch.decode_seqs = 2;
   w->step = (adcg_step)ADCG_STEP_INIT;
 
-  TRY(adcg_engine_create("host", NULL, &w->engine));
+  TRY(adcg_engine_create(device_name(), NULL, &w->engine));
+  world_memory(w);
+  world_tensors(w);
   adcg_op_schema schema = world_double_schema();
   TRY(adcg_engine_register_op(w->engine, &schema, w));
   adcg_graph_limits limits = ADCG_GRAPH_LIMITS_INIT;
@@ -124,10 +151,15 @@ static inline void world_close(world *w) {
   adcg_exec_destroy(w->exec);
   adcg_graph_destroy(w->graph);
   adcg_engine_destroy(w->engine);
+  device_close();
 }
 
 static inline adcg_status world_replay(world *w) {
-  return adcg_exec_replay(w->exec, &w->batch, w->inputs, 2, w->outputs, 2, NULL, &w->step);
+  world_copy(w, true);
+  adcg_status status = adcg_exec_replay(w->exec, &w->batch, w->inputs, 2, w->outputs, 2, NULL, &w->step);
+  if (!status) status = adcg_exec_synchronize(w->exec);
+  if (!status) world_copy(w, false);
+  return status;
 }
 
 /* h[row][n], small integers: exact in f32 in any order of summation. */
@@ -164,7 +196,7 @@ static inline void world_good(world *w) {
   w->batch.prefill_tokens = 5;
   w->batch.decode_seqs = 2;
   w->step = (adcg_step)ADCG_STEP_INIT;
-  TRY(adcg_exec_replay(w->exec, &w->batch, w->inputs, 2, w->outputs, 2, NULL, &w->step));
+  TRY(world_replay(w));
   world_check(w, before);
 }
 

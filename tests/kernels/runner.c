@@ -210,7 +210,7 @@ EXPORT int runner_run(int on_cuda, const char *name, const runner_tensor *tensor
   const adcg_op_launch_fn run = on_cuda ? of_cuda->launch : of_host->launch;
   const adcg_op_workspace_fn workspace = on_cuda ? of_cuda->workspace : of_host->workspace;
   if (status == ADCG_OK && workspace) status = workspace(&call, &call.workspace_bytes, node);
-  call.workspace_bytes *= 8; /* an exec has room for its largest step, whatever the size of this one */
+  call.workspace_bytes *= 4; /* a plan may hold more than an op asks for */
   if (call.workspace_bytes) call.workspace = (void *)(uintptr_t)runner_alloc(on_cuda, call.workspace_bytes);
   if (on_cuda) {
     call.stream = stream;

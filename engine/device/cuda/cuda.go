@@ -183,8 +183,8 @@ func (d *cuda) ArenaBytes(bytes int64) int64 {
 	return (bytes+C.ADCG_CUDA_ARENA_HEAD+unit-1)/unit*unit - C.ADCG_CUDA_ARENA_HEAD
 }
 
-func (d *cuda) GraphBytes(ops int) int64 {
-	return C.ADCG_CUDA_EXECUTABLE_BYTES + int64(ops)*C.ADCG_CUDA_KERNEL_NODE_BYTES
+func (d *cuda) GraphBytes(kernels int) int64 {
+	return C.ADCG_CUDA_EXECUTABLE_BYTES + int64(kernels)*C.ADCG_CUDA_KERNEL_NODE_BYTES
 }
 
 func (d *cuda) Alloc(bytes int64) (uintptr, error) {

@@ -139,8 +139,8 @@ static adcg_status check_capture(const tape_device *on, void *stream, tape_execu
 static adcg_status end_capture(const tape_device *on, void *stream, tape_executable *head) {
   const adcg_cuda *cuda = adcg_cuda_of(on);
   executable *x = of(head);
+  ADCG_CUDA_TRY(cuda, cuStreamEndCapture, stream, &x->graph); /* if it fails, discard makes sure that the stream is out of it */
   x->capturing = false;
-  ADCG_CUDA_TRY(cuda, cuStreamEndCapture, stream, &x->graph);
   adcg_status status = look_at_nodes(x, x->graph);
   if (status || !x->head.num_nodes) return status;
   ADCG_CUDA_TRY(cuda, cuGraphInstantiateWithFlags, &x->exec, x->graph, 0);
@@ -200,7 +200,12 @@ static adcg_status keep(executable *x, void *stream, const adcg_kernel_launch *l
   const CUgraphNode node = last[0];
   const int64_t first = x->params.count;
   for (size_t i = 0, offset, size;; i++) {
-    if (cuda->driver.cuFuncGetParamInfo(launch->function, i, &offset, &size) != CUDA_SUCCESS) break; /* there are no more */
+    const CUresult result = cuda->driver.cuFuncGetParamInfo(launch->function, i, &offset, &size);
+    if (result == CUDA_ERROR_INVALID_VALUE) break; /* there are no more */
+    if (result != CUDA_SUCCESS) { /* the slots are then staged */
+      x->explained = false;
+      return ADCG_OK;
+    }
     const int64_t at = x->bytes.count;
     param *p = grow(&x->params, 1, sizeof *p);
     char *to = p ? grow(&x->bytes, (int64_t)(size + 7) / 8 * 8, 1) : NULL;

@@ -37,7 +37,8 @@ adcg_status adcg_cuda_find(adcg_cuda *cuda, uintptr_t get_address) {
   ADCG_CUDA_CALLS(FIND)
 #undef FIND
   int found = 0;
-  if (!driver->cuInit || !driver->cuDriverGetVersion) return fail(ADCG_ERR_DEVICE, "libcuda.so.1: cuInit: not there");
+  if (!driver->cuInit || !driver->cuDriverGetVersion)
+    return fail(ADCG_ERR_UNSUPPORTED, "libcuda.so.1: older than CUDA 12.0: it finds no cuInit of that version");
   ADCG_CUDA_TRY(cuda, cuInit, 0);
   ADCG_CUDA_TRY(cuda, cuDriverGetVersion, &found);
   cuda->version = found;

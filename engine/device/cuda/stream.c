@@ -4,9 +4,8 @@
 static adcg_status enter(const tape_device *on, void **was) {
   const adcg_cuda *cuda = adcg_cuda_of(on);
   CUcontext current = NULL;
-  ADCG_CUDA_TRY(cuda, cuCtxGetCurrent, &current);
   *was = NULL;
-  if (current == cuda->context) return ADCG_OK;
+  if (cuda->driver.cuCtxGetCurrent(&current) == CUDA_SUCCESS && current == cuda->context) return ADCG_OK;
   ADCG_CUDA_TRY(cuda, cuCtxPushCurrent, cuda->context);
   *was = cuda->context; /* pushed, to be popped */
   return ADCG_OK;
@@ -73,8 +72,10 @@ static void close_mark(const tape_device *on, void *mark) { adcg_cuda_of(on)->dr
 
 static adcg_status set_mark(const tape_device *on, void *mark, void *stream) {
   const adcg_cuda *cuda = adcg_cuda_of(on);
-  ADCG_CUDA_TRY(cuda, cuEventRecord, mark, stream);
-  return ADCG_OK;
+  const CUresult result = cuda->driver.cuEventRecord(mark, stream);
+  if (result == CUDA_SUCCESS) return ADCG_OK;
+  cuda->driver.cuStreamSynchronize(stream); /* nobody could wait for what is in it, so it ends here */
+  return adcg_cuda_check(cuda, result, "cuEventRecord");
 }
 
 static adcg_status wait_mark(const tape_device *on, void *mark, void *stream) {
