@@ -15,6 +15,11 @@ template <int D>
 ADCG_DEVICE int unit_at(int row, int unit) {
   return row * (D / 8) + (unit ^ row % 8);
 }
+/* From a place (of a unit below 2) on so many rows, a multiple of 8, and units, an even number. */
+template <int D>
+ADCG_DEVICE int unit_from(int place, int rows, int units) {
+  return (place ^ units) + rows * (D / 8);
+}
 
 /* What a thread has of 16 rows of its tile: of rows lane / 4 and lane / 4 + 8 of them. D: columns of the sums. */
 template <int D>
@@ -103,16 +108,22 @@ ADCG_DEVICE void bring_block(const adcg_attention_args &a, const query_tile &t, 
   }
 }
 
-/* Keys n * 16 and on, dims i * 16 and on, as the right side of products. */
+/* Where lanes begin to read the right sides of products: keys for scores, values for sums. */
 template <int D>
-ADCG_DEVICE void load_keys(uint32_t *to, const uint4 *keys, int n, int i) {
+ADCG_DEVICE int keys_place() {
   const int lane = (int)threadIdx.x % 32;
-  load_matrices(to, keys + unit_at<D>(n * 16 + lane / 16 * 8 + lane % 8, 2 * i + lane / 8 % 2));
+  return anew(unit_at<D>(lane / 16 * 8 + lane % 8, lane / 8 % 2));
+}
+template <int D>
+ADCG_DEVICE int values_place() {
+  const int lane = (int)threadIdx.x % 32;
+  return anew(unit_at<D>(lane / 8 % 2 * 8 + lane % 8, lane / 16));
 }
 
 /* Scores of the block's keys, key n * 8 + lane % 4 * 2 + i % 2 of row i / 2 in scores[n][i]. */
 template <int D>
 ADCG_DEVICE void score_block(const uint32_t (*q)[4], const uint4 *keys, float (*scores)[4]) {
+  const int place = keys_place<D>();
 #pragma unroll
   for (int n = 0; n < KEYS / 8; n++) scores[n][0] = scores[n][1] = scores[n][2] = scores[n][3] = 0.0f;
 #pragma unroll
@@ -120,7 +131,7 @@ ADCG_DEVICE void score_block(const uint32_t (*q)[4], const uint4 *keys, float (*
 #pragma unroll
     for (int n = 0; n < KEYS / 16; n++) {
       uint32_t b[4];
-      load_keys<D>(b, keys, n, i);
+      load_matrices(b, keys, unit_from<D>(place, 16 * n, 2 * i));
       multiply(scores[2 * n], q[i], b[0], b[1]);
       multiply(scores[2 * n + 1], q[i], b[2], b[3]);
     }
@@ -175,7 +186,8 @@ ADCG_DEVICE float weigh(const float (*scores)[4], float scale, float shift, int 
   float total = 0.0f;
 #pragma unroll
   for (int n = 0; n < KEYS / 8; n++) {
-    const uint32_t pair = pack_bf16(fast_exp2(fmaf(scores[n][2 * half], scale, -shift)), fast_exp2(fmaf(scores[n][2 * half + 1], scale, -shift)));
+    const uint32_t pair =
+        pack_bf16(fast_exp2(fmaf(scores[n][2 * half], scale, -shift)), fast_exp2(fmaf(scores[n][2 * half + 1], scale, -shift)));
     weights[n / 2][n % 2 * 2 + half] = pair;
     total += __uint_as_float(pair << 16);
     total += __uint_as_float(pair & 0xffff0000u);
@@ -204,21 +216,15 @@ ADCG_DEVICE void weigh_block(const adcg_attention_args &a, lane_rows<D> *r, int3
   }
 }
 
-/* Values of keys i * 16 and on, columns n * 16 and on, as the right side of products. */
-template <int D>
-ADCG_DEVICE void load_values(uint32_t *to, const uint4 *values, int i, int n) {
-  const int lane = (int)threadIdx.x % 32;
-  load_matrices_turned(to, values + unit_at<D>(i * 16 + lane / 8 % 2 * 8 + lane % 8, 2 * n + lane / 16));
-}
-
 template <int D>
 ADCG_DEVICE void sum_block(lane_rows<D> *r, const uint4 *values, const uint32_t (*weights)[4]) {
+  const int place = values_place<D>();
 #pragma unroll
   for (int i = 0; i < KEYS / 16; i++) {
 #pragma unroll
     for (int n = 0; n < D / 16; n++) {
       uint32_t b[4];
-      load_values<D>(b, values, i, n);
+      load_matrices_turned(b, values, unit_from<D>(place, 16 * i, 2 * n));
       multiply(r->sums[2 * n], weights[i], b[0], b[1]);
       multiply(r->sums[2 * n + 1], weights[i], b[2], b[3]);
     }
@@ -228,7 +234,9 @@ ADCG_DEVICE void sum_block(lane_rows<D> *r, const uint4 *values, const uint32_t 
 /* ---- Values that are not finite ----------------------------------------------------------------------------------------- */
 
 /* A value that a row does not see has weight 0, and 0 * NaN is NaN. So where some row does not see all of a block, values that are not
- * finite become zeros, and go to the rows that see them by themselves. Returns whether there are any: rarely. */
+ * finite become zeros, and go to the rows that see them by themselves. Returns whether there are any: rarely.
+ * Promised is that what a row does not see never comes to it. A row that sees values that are not finite gets results that are not;
+ * which (NaN or an infinity, where the weight is rounded to 0) may depend on the tile. */
 template <int D>
 ADCG_DEVICE bool take_out(uint4 *values) {
   bool found = false;
@@ -249,7 +257,7 @@ ADCG_DEVICE bool take_out(uint4 *values) {
 template <int D, typename C, int Columns, int Groups>
 ADCG_DEVICE void add_taken_out(const adcg_attention_args &a, const query_tile &t, lane_rows<Columns> (&r)[Groups], int from, uint4 *values,
                                const int64_t *rows, int32_t block) {
-  const int lane = (int)threadIdx.x % 32;
+  const int lane = (int)threadIdx.x % 32, place = values_place<D>();
 #pragma unroll 1
   for (int sign = 0; sign < 2; sign++) {
     const float infinity = sign ? -INFINITY : INFINITY;
@@ -274,7 +282,7 @@ ADCG_DEVICE void add_taken_out(const adcg_attention_args &a, const query_tile &t
             const int32_t key = block + i * 16 + j / 2 * 8 + lane % 4 * 2, position = r[m].position[j % 2], first = first_key(a, position);
             sees[j] = (key >= first && key <= position ? 0x3f80u : 0) | (key + 1 >= first && key + 1 <= position ? 0x3f800000u : 0);
           }
-          load_values<D>(b, values, i, from + n);
+          load_matrices_turned(b, values, unit_from<D>(place, 16 * i, 2 * (from + n)));
           multiply(found[0], sees, b[0], b[1]);
           multiply(found[1], sees, b[2], b[3]);
         }
@@ -430,7 +438,8 @@ ADCG_DEVICE void load_wide_queries(const adcg_attention_args &a, const query_til
 
 template <int D>
 ADCG_DEVICE void score_wide(const uint4 *queries, const uint4 *keys, float (*scores)[KEYS / 8][4]) {
-  const int lane = (int)threadIdx.x % 32, begin = (int)threadIdx.x / 32 * 16 * WIDE_GROUPS;
+  const int lane = (int)threadIdx.x % 32, place = keys_place<D>();
+  const int of_queries = anew(unit_at<D>((int)threadIdx.x / 32 * 16 * WIDE_GROUPS + lane % 16, lane / 16));
 #pragma unroll
   for (int m = 0; m < WIDE_GROUPS; m++) {
 #pragma unroll
@@ -440,11 +449,11 @@ ADCG_DEVICE void score_wide(const uint4 *queries, const uint4 *keys, float (*sco
   for (int i = 0; i < D / 16; i++) {
     uint32_t q[WIDE_GROUPS][4];
 #pragma unroll
-    for (int m = 0; m < WIDE_GROUPS; m++) load_matrices(q[m], queries + unit_at<D>(begin + m * 16 + lane % 16, 2 * i + lane / 16));
+    for (int m = 0; m < WIDE_GROUPS; m++) load_matrices(q[m], queries, unit_from<D>(of_queries, 16 * m, 2 * i));
 #pragma unroll
     for (int n = 0; n < KEYS / 16; n++) {
       uint32_t b[4];
-      load_keys<D>(b, keys, n, i);
+      load_matrices(b, keys, unit_from<D>(place, 16 * n, 2 * i));
 #pragma unroll
       for (int m = 0; m < WIDE_GROUPS; m++) {
         multiply(scores[m][2 * n], q[m], b[0], b[1]);
@@ -456,12 +465,13 @@ ADCG_DEVICE void score_wide(const uint4 *queries, const uint4 *keys, float (*sco
 
 template <int D>
 ADCG_DEVICE void sum_wide(lane_rows<D> *r, const uint4 *values, const uint32_t (*weights)[KEYS / 16][4]) {
+  const int place = values_place<D>();
 #pragma unroll
   for (int i = 0; i < KEYS / 16; i++) {
 #pragma unroll
     for (int n = 0; n < D / 16; n++) {
       uint32_t b[4];
-      load_values<D>(b, values, i, n);
+      load_matrices_turned(b, values, unit_from<D>(place, 16 * i, 2 * n));
 #pragma unroll
       for (int m = 0; m < WIDE_GROUPS; m++) {
         multiply(r[m].sums[2 * n], weights[m][i], b[0], b[1]);
@@ -472,8 +482,7 @@ ADCG_DEVICE void sum_wide(lane_rows<D> *r, const uint4 *values, const uint32_t (
 }
 
 template <int D, typename C>
-ADCG_DEVICE void attend_wide(const adcg_attention_args &a) {
-  ADCG_SHARED(wide_stage<D>, room);
+ADCG_DEVICE void attend_wide(const adcg_attention_args &a, wide_stage<D> *room) {
   stage<D> &s = room->blocks;
   const query_tile &t = room->tile;
   query_tile taken;
@@ -529,7 +538,8 @@ ADCG_DEVICE void attend_wide(const adcg_attention_args &a) {
       for (int n = 0; n < D / 8; n++) {
         float4 *to = &room->all[m * (D / 8) + n][threadIdx.x];
         const float *sums = r[m].sums[n];
-        *to = {fold_sum(f[0], to->x, sums[0]), fold_sum(f[0], to->y, sums[1]), fold_sum(f[1], to->z, sums[2]), fold_sum(f[1], to->w, sums[3])};
+        *to = {fold_sum(f[0], to->x, sums[0]), fold_sum(f[0], to->y, sums[1]), fold_sum(f[1], to->z, sums[2]),
+               fold_sum(f[1], to->w, sums[3])};
       }
     }
   }
@@ -545,8 +555,14 @@ ADCG_DEVICE void attend_wide(const adcg_attention_args &a) {
   }
 }
 
-ADCG_KERNEL(adcg_attention_wide_128_bf16, adcg_attention_args, WIDE_THREADS) { attend_wide<128, bf16>(a); }
-ADCG_KERNEL(adcg_attention_wide_128_fp8, adcg_attention_args, WIDE_THREADS) { attend_wide<128, fp8>(a); }
+ADCG_KERNEL(adcg_attention_wide_128_bf16, adcg_attention_args, WIDE_THREADS) {
+  ADCG_SHARED(wide_stage<128>, room);
+  attend_wide<128, bf16>(a, room);
+}
+ADCG_KERNEL(adcg_attention_wide_128_fp8, adcg_attention_args, WIDE_THREADS) {
+  ADCG_SHARED(wide_stage<128>, room);
+  attend_wide<128, fp8>(a, room);
+}
 
 /* ---- Split keys --------------------------------------------------------------------------------------------------------------- */
 
@@ -604,6 +620,7 @@ ADCG_DEVICE void split_chunk(const adcg_attention_args &a, const query_tile &t, 
   wait_for_copies();
   __syncthreads(); /* values and weights are there */
   start_chunk(r);
+  const int place = values_place<D>();
   for (int j = begin; j < end; j++) {
     const bool taken_out = is_masked(a, t, start + j * KEYS) && take_out<D>(s->blocks[j]);
 #pragma unroll
@@ -620,7 +637,7 @@ ADCG_DEVICE void split_chunk(const adcg_attention_args &a, const query_tile &t, 
 #pragma unroll
       for (int n = 0; n < D / SPLIT_WARPS / 16; n++) {
         uint32_t b[4];
-        load_values<D>(b, s->blocks[j], i, warp * (D / SPLIT_WARPS / 16) + n);
+        load_matrices_turned(b, s->blocks[j], unit_from<D>(place, 16 * i, 2 * (warp * (D / SPLIT_WARPS / 16) + n)));
         multiply(r->sums[2 * n], weights, b[0], b[1]);
         multiply(r->sums[2 * n + 1], weights, b[2], b[3]);
       }
@@ -630,8 +647,7 @@ ADCG_DEVICE void split_chunk(const adcg_attention_args &a, const query_tile &t, 
 }
 
 template <int D, typename C>
-ADCG_DEVICE void attend_split(const adcg_attention_args &a) {
-  ADCG_SHARED(split_stage<D>, s);
+ADCG_DEVICE void attend_split(const adcg_attention_args &a, split_stage<D> *s) {
   query_tile t;
   if (!take_tile(a, &t)) return;
   const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
@@ -655,7 +671,19 @@ ADCG_DEVICE void attend_split(const adcg_attention_args &a) {
   }
 }
 
-ADCG_KERNEL(adcg_attention_split_64_bf16, adcg_attention_args, SPLIT_THREADS) { attend_split<64, bf16>(a); }
-ADCG_KERNEL(adcg_attention_split_64_fp8, adcg_attention_args, SPLIT_THREADS) { attend_split<64, fp8>(a); }
-ADCG_KERNEL(adcg_attention_split_128_bf16, adcg_attention_args, SPLIT_THREADS) { attend_split<128, bf16>(a); }
-ADCG_KERNEL(adcg_attention_split_128_fp8, adcg_attention_args, SPLIT_THREADS) { attend_split<128, fp8>(a); }
+ADCG_KERNEL(adcg_attention_split_64_bf16, adcg_attention_args, SPLIT_THREADS) {
+  ADCG_SHARED(split_stage<64>, s);
+  attend_split<64, bf16>(a, s);
+}
+ADCG_KERNEL(adcg_attention_split_64_fp8, adcg_attention_args, SPLIT_THREADS) {
+  ADCG_SHARED(split_stage<64>, s);
+  attend_split<64, fp8>(a, s);
+}
+ADCG_KERNEL(adcg_attention_split_128_bf16, adcg_attention_args, SPLIT_THREADS) {
+  ADCG_SHARED(split_stage<128>, s);
+  attend_split<128, bf16>(a, s);
+}
+ADCG_KERNEL(adcg_attention_split_128_fp8, adcg_attention_args, SPLIT_THREADS) {
+  ADCG_SHARED(split_stage<128>, s);
+  attend_split<128, fp8>(a, s);
+}
