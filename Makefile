@@ -19,9 +19,12 @@ LIB := build/libadcg.so.$(VERSION)
 LIBS := $(LIB) build/$(SONAME) build/libadcg.so
 
 MODEL ?= tests/data/models/tiny-go
+# Of demo and golden: host, or cuda:N. Without a driver for that, the stand-in serves: see fakecuda.
+DEVICE ?= host
 DEMO_ARGS ?= --buckets 8,16,32,48
 # All that the project carries, unless one is asked for. The C host serves Llama alone.
-DEMO_MODELS = $(if $(filter command line environment,$(origin MODEL)),$(MODEL),$(sort $(wildcard tests/data/models/tiny-go*)))
+# CUDA has the ops of Llama.
+DEMO_MODELS = $(if $(filter command line environment,$(origin MODEL))$(filter-out host,$(DEVICE)),$(MODEL),$(sort $(wildcard tests/data/models/tiny-go*)))
 DEMO_FAMILY = $(shell sed -n 's/.*"model_type": *"\([a-z0-9_]*\)".*/\1/p' $(MODEL)/config.json | head -n 1)
 FILES ?= $(sort $(wildcard tests/data/minimalloc/*.csv))
 PLAN_ARGS ?= $(if $(filter command line,$(origin FILES)),,-generated 12 -seconds 15)
@@ -213,24 +216,24 @@ build/cuhost/cuhost.test: $(SOURCES) $(wildcard cuhost/*.go) $(CUDA_HEADERS)/inc
 tests/data: ;
 programs: build/examples/serve build/bench/replay
 
-demo: $(LIBS) $(VENV)/stamp build/examples/serve ## the main job: serve Llama from C, then every family from Python (MODEL=DIR, DEMO_ARGS=...)
-	$(if $(filter llama,$(DEMO_FAMILY)),build/examples/serve --model $(MODEL) $(DEMO_ARGS))
-	@for model in $(DEMO_MODELS); do echo; $(PY) examples/python/serve.py --model $$model $(if $(word 2,$(DEMO_MODELS)),--requests 5) $(DEMO_ARGS) || exit 1; done
+demo: $(LIBS) $(VENV)/stamp build/examples/serve ## the main job: serve Llama from C, then every family from Python (MODEL=DIR, DEVICE=cuda:0, DEMO_ARGS=...)
+	$(if $(filter llama,$(DEMO_FAMILY)),build/examples/serve --model $(MODEL) --device $(DEVICE) $(DEMO_ARGS))
+	@for model in $(DEMO_MODELS); do echo; $(PY) examples/python/serve.py --model $$model --device $(DEVICE) $(if $(word 2,$(DEMO_MODELS)),--requests 5) $(DEMO_ARGS) || exit 1; done
 
 # ---- Checks -----------------------------------------------------------------------------------------------------
 
-test: $(LIBS) $(VENV)/stamp programs stage ## everything that needs no GPU, with one summary
+test: $(LIBS) $(VENV)/stamp programs stage fakecuda ## everything that needs no GPU, with one summary
 	$(PY) tools/run_tests.py
 
 test-fakecuda test-cuhost: $(VENV)/stamp
 	$(PY) tools/run_tests.py $(@:test-%=%)
 
-test-go test-cabi test-python: $(LIBS) $(VENV)/stamp programs stage
+test-go test-cabi test-python: $(LIBS) $(VENV)/stamp programs stage fakecuda
 	$(PY) tools/run_tests.py $(@:test-%=%)
 
-golden: $(LIBS) $(VENV)/stamp ## checks a folder of the golden format: make golden DIR=<folder> (GOLDEN_ARGS=--quick)
+golden: $(LIBS) $(VENV)/stamp ## checks a folder of the golden format: make golden DIR=<folder> (GOLDEN_ARGS=--quick, DEVICE=cuda:0)
 	@test -n "$(DIR)" || { echo "make golden: DIR: empty, give a folder with config.json, model.safetensors, golden.safetensors"; exit 2; }
-	$(PY) tests/golden/check.py $(GOLDEN_ARGS) $(DIR)
+	$(PY) tests/golden/check.py --device $(DEVICE) $(GOLDEN_ARGS) $(DIR)
 
 bench: $(LIBS) $(VENV)/stamp build/bench/replay ## replay against a bare C loop, kernels, Python, peers
 	build/bench/replay

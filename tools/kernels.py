@@ -56,7 +56,7 @@ def compile_image(venv: Path) -> tuple[bytes, str]:
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
         gencode = [f"-gencode={t}" for t in TARGETS]
-        argv = [nvcc, *FLAGS, *gencode, "-fatbin", "-o", "kernels.fatbin", "kernels/cuda/all.cu"]
+        argv = [nvcc, *FLAGS, *gencode, "--threads=0", "-fatbin", "-o", "kernels.fatbin", "kernels/cuda/all.cu"]
         subprocess.run(argv, cwd=folder, check=True, env={**os.environ, "TMPDIR": folder})
         image = (Path(folder) / "kernels.fatbin").read_bytes()
     version = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout

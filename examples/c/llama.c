@@ -123,10 +123,29 @@ static step_inputs add_inputs(builder *b) {
   return in;
 }
 
+static bool on_host(const llama *model) { return model->device.device_type == kDLCPU; }
+
+/* Memory of the model's device: a copy of `data` or, if that is NULL, zeros. */
+static void *upload(const llama *model, const void *data, int64_t bytes) {
+  void *memory, *zeros = data ? NULL : allocate(bytes, 1);
+  TRY(adcg_memory_alloc(model->engine, (size_t)bytes, &memory));
+  TRY(adcg_memory_copy(model->engine, memory, data ? data : zeros, (size_t)bytes));
+  free(zeros);
+  return memory;
+}
+
+static void release(const llama *model, void *memory) {
+  if (memory) TRY(adcg_memory_free(model->engine, memory));
+}
+
 llama *llama_build(adcg_engine *engine, const llama_config *config, const checkpoint *weights, llama_sizes sizes) {
   llama *model = allocate(1, sizeof *model);
   model->config = *config;
   model->sizes = sizes;
+  model->engine = engine;
+  adcg_device_info device = ADCG_DEVICE_INFO_INIT;
+  TRY(adcg_engine_get_device_info(engine, &device));
+  model->device = (DLDevice){(DLDeviceType)device.device_type, device.device_id};
   model->weights = allocate(3 + config->num_layers * 16, sizeof *model->weights);
   model->caches = allocate(2 * config->num_layers, sizeof *model->caches);
   adcg_graph_limits limits = {sizeof limits, sizes.max_tokens, sizes.max_seqs, 0};
@@ -148,11 +167,18 @@ llama *llama_build(adcg_engine *engine, const llama_config *config, const checkp
   adcg_value head = config->tie_word_embeddings ? table : weight(b, config->vocab_size, config->hidden_size, "lm_head.weight");
   TRY(adcg_graph_add_output(model->graph, "logits", op2(b, "adcg.linear", x, head)));
   TRY(adcg_graph_freeze(model->graph));
+  for (int64_t i = 0; i < model->num_weights; i++) { /* used where the file has them, or uploaded once for all execs */
+    const checkpoint_tensor *t = model->weights[i].tensor;
+    int64_t bytes = adcg_dtype_to_dlpack(t->dtype).bits / 8;
+    for (int32_t axis = 0; axis < t->ndim; axis++) bytes *= t->shape[axis];
+    model->weights[i].data = on_host(model) ? t->data : upload(model, t->data, bytes);
+  }
   return model;
 }
 
 void llama_destroy(llama *model) {
   adcg_graph_destroy(model->graph);
+  for (int64_t i = 0; !on_host(model) && i < model->num_weights; i++) release(model, model->weights[i].data);
   free(model->weights);
   free(model->caches);
   free(model);
@@ -168,14 +194,15 @@ runner *runner_create(llama *model, const adcg_exec_options *options) {
   TRY(adcg_exec_create(model->graph, options, &r->exec));
   for (int64_t i = 0; i < model->num_weights; i++) {
     checkpoint_tensor t = *model->weights[i].tensor;
-    DLTensor bound = tensor(t.data, t.dtype, t.ndim, t.shape);
+    DLTensor bound = tensor(model->device, model->weights[i].data, t.dtype, t.ndim, t.shape);
     TRY(adcg_exec_bind(r->exec, model->weights[i].value, &bound));
   }
   int64_t shape[] = {s.slots, s.max_len, c->num_kv_heads, c->head_dim};
   r->caches = allocate(2 * c->num_layers, sizeof *r->caches);
   for (int64_t i = 0; i < 2 * c->num_layers; i++) {
-    r->caches[i] = allocate(s.slots * s.max_len * c->num_kv_heads * c->head_dim, sizeof(float));
-    DLTensor bound = tensor(r->caches[i], ADCG_F32, 4, shape);
+    int64_t count = s.slots * s.max_len * c->num_kv_heads * c->head_dim;
+    r->caches[i] = on_host(model) ? allocate(count, sizeof(float)) : upload(model, NULL, count * (int64_t)sizeof(float));
+    DLTensor bound = tensor(model->device, r->caches[i], ADCG_F32, 4, shape);
     TRY(adcg_exec_bind(r->exec, model->caches[i], &bound));
   }
   r->ids = allocate(s.max_tokens, sizeof(int32_t));
@@ -184,13 +211,20 @@ runner *runner_create(llama *model, const adcg_exec_options *options) {
   r->slot_idx = allocate(s.max_seqs, sizeof(int32_t));
   r->last = allocate(s.max_seqs, sizeof(int32_t));
   r->logits = allocate(s.max_seqs * c->vocab_size, sizeof(float));
+  int64_t counts[NUM_BUFFERS] = {s.max_tokens, s.max_seqs + 1, s.max_seqs, s.max_seqs, s.max_seqs, s.max_seqs * c->vocab_size};
+  for (int i = 0; !on_host(model) && i < NUM_BUFFERS; i++) r->on_device[i] = upload(model, NULL, counts[i] * 4);
   return r;
 }
 
 void runner_destroy(runner *r) {
   if (!r) return;
   adcg_exec_destroy(r->exec);
-  for (int64_t i = 0; i < 2 * r->model->config.num_layers; i++) free(r->caches[i]);
+  for (int64_t i = 0; i < 2 * r->model->config.num_layers; i++)
+    if (on_host(r->model))
+      free(r->caches[i]);
+    else
+      release(r->model, r->caches[i]);
+  for (int i = 0; i < NUM_BUFFERS; i++) release(r->model, r->on_device[i]);
   free(r->caches);
   free(r->ids);
   free(r->cu_seqlens);
@@ -222,10 +256,22 @@ const float *runner_step(runner *r, const piece *pieces, int64_t count, adcg_ste
   /* the whole buffers are lent: rows behind the step's own pad the bucket, and nothing is copied */
   int64_t by_token[] = {s.max_tokens}, by_seq[] = {s.max_seqs}, ends[] = {s.max_seqs + 1},
           rows[] = {s.max_seqs, r->model->config.vocab_size};
-  DLTensor inputs[] = {tensor(r->ids, ADCG_I32, 1, by_token), tensor(r->cu_seqlens, ADCG_I32, 1, ends),
-                       tensor(r->input_pos, ADCG_I32, 1, by_seq), tensor(r->slot_idx, ADCG_I32, 1, by_seq),
-                       tensor(r->last, ADCG_I32, 1, by_seq)};
-  DLTensor output = tensor(r->logits, ADCG_F32, 2, rows);
+  llama *model = r->model;
+  void *memory[NUM_BUFFERS] = {r->ids, r->cu_seqlens, r->input_pos, r->slot_idx, r->last, r->logits};
+  int64_t filled[NUM_BUFFERS] = {tokens, count + 1, count, count, count, count * model->config.vocab_size};
+  for (int i = 0; !on_host(model) && i < NUM_BUFFERS; i++) { /* the last step is done: its logits were waited for */
+    if (i < NUM_BUFFERS - 1) TRY(adcg_memory_copy(model->engine, r->on_device[i], memory[i], (size_t)filled[i] * 4));
+    memory[i] = r->on_device[i];
+  }
+  DLDevice device = model->device;
+  DLTensor inputs[] = {tensor(device, memory[0], ADCG_I32, 1, by_token), tensor(device, memory[1], ADCG_I32, 1, ends),
+                       tensor(device, memory[2], ADCG_I32, 1, by_seq), tensor(device, memory[3], ADCG_I32, 1, by_seq),
+                       tensor(device, memory[4], ADCG_I32, 1, by_seq)};
+  DLTensor output = tensor(device, memory[5], ADCG_F32, 2, rows);
   TRY(adcg_exec_replay(r->exec, &batch, inputs, 5, &output, 1, NULL, out_step));
+  if (!on_host(model)) {
+    TRY(adcg_exec_synchronize(r->exec));
+    TRY(adcg_memory_copy(model->engine, r->logits, memory[5], (size_t)filled[5] * 4));
+  }
   return r->logits;
 }

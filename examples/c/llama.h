@@ -13,10 +13,13 @@ typedef struct llama_sizes {
 typedef struct llama {
   llama_config config;
   llama_sizes sizes;
+  adcg_engine *engine; /* the caller's */
+  DLDevice device;
   adcg_graph *graph; /* frozen */
   struct llama_weight {
     adcg_value value;
     const checkpoint_tensor *tensor;
+    void *data; /* on the engine's device */
   } *weights;
   int64_t num_weights;
   adcg_value *caches; /* k and v of layer 0, of layer 1, ... */
@@ -33,11 +36,14 @@ typedef struct piece {
   enum { PREFILL, EXTEND, DECODE } kind;
 } piece;
 
-/* An exec of the model with caches and buffers of its own. */
+/* An exec of the model with caches and buffers of its own. On the host a step uses the buffers themselves; elsewhere memory of the
+ * device stands beside each, and a step copies what the host fills in and what it reads. */
+enum { NUM_BUFFERS = 6 }; /* ids, cu_seqlens, input_pos, slot_idx, last, logits */
+
 typedef struct runner {
   llama *model;
   adcg_exec *exec;
-  void **caches;
+  void **caches, *on_device[NUM_BUFFERS];
   int32_t *ids, *cu_seqlens, *input_pos, *slot_idx, *last;
   float *logits; /* [pieces, vocab] of the last step: each piece's last token's */
 } runner;

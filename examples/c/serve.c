@@ -16,7 +16,7 @@
 enum { MAX_LIST = 64 };
 
 typedef struct arguments {
-  const char *model, *capture, *mode;
+  const char *model, *device, *capture, *mode;
   const char *prompts[MAX_LIST];
   int num_prompts;
   int64_t buckets[MAX_LIST];
@@ -31,6 +31,7 @@ typedef struct arguments {
 static const char usage[] =
     "usage: serve [--model DIR] [options]\n"
     "  --model DIR             config.json and safetensors (default tests/data/models/tiny-go)\n"
+    "  --device DEVICE         host (the default), or cuda:0 and so on\n"
     "  --capture lazy|upfront  when buckets are captured (default lazy: on first use)\n"
     "  --mode MODE             none, piecewise, full, full_decode_only, full_and_piecewise (the default)\n"
     "  --buckets N,N,...       token counts to capture for\n"
@@ -61,7 +62,7 @@ static void parse_buckets(arguments *a, char *text) {
 }
 
 static arguments parse(int argc, char **argv) {
-  arguments a = {.model = "tests/data/models/tiny-go", .capture = "lazy", .mode = "full_and_piecewise", .check = true};
+  arguments a = {.model = "tests/data/models/tiny-go", .device = "host", .capture = "lazy", .mode = "full_and_piecewise", .check = true};
   a.requests = 12, a.slots = 4, a.budget = 48, a.max_new = 160, a.gap = 12;
   const struct {
     const char *name;
@@ -85,6 +86,8 @@ static arguments parse(int argc, char **argv) {
       *integers[k].value = parse_integer(option, argv[i], integers[k].least);
     else if (strcmp(option, "--model") == 0)
       a.model = argv[i];
+    else if (strcmp(option, "--device") == 0)
+      a.device = argv[i];
     else if (strcmp(option, "--capture") == 0)
       a.capture = argv[i];
     else if (strcmp(option, "--mode") == 0)
@@ -111,6 +114,7 @@ static adcg_exec_options exec_options(const arguments *a) {
   if (options.mode == 5) die("--mode: %s, is none, piecewise, full, full_decode_only or full_and_piecewise", a->mode);
   options.buckets = a->buckets;
   options.num_buckets = a->num_buckets;
+  options.batch_invariant = a->check; /* the eager exec, which pads nothing, is to have the same bits on any device */
   return options;
 }
 
@@ -330,13 +334,13 @@ int main(int argc, char **argv) {
   adcg_engine *engine;
   adcg_engine_options engine_options = ADCG_ENGINE_OPTIONS_INIT;
   engine_options.host_threads = (int32_t)a.threads;
-  TRY(adcg_engine_create("host", &engine_options, &engine));
+  TRY(adcg_engine_create(a.device, &engine_options, &engine));
   adcg_device_info device = ADCG_DEVICE_INFO_INIT;
   TRY(adcg_engine_get_device_info(engine, &device));
   printf("serve: %s, %d layers, hidden %d, on %s\n", a.model, (int)config.num_layers, (int)config.hidden_size, device.description);
 
   llama *model = llama_build(engine, &config, weights, (llama_sizes){a.budget, a.slots, a.slots, max_len});
-  adcg_exec_options options = exec_options(&a), none = ADCG_EXEC_OPTIONS_INIT;
+  adcg_exec_options options = exec_options(&a), none = options;
   none.mode = ADCG_MODE_NONE;
   adcg_forecast forecast = ADCG_FORECAST_INIT;
   TRY(adcg_graph_forecast(model->graph, &options, &forecast));

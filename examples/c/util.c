@@ -42,6 +42,6 @@ int64_t random_between(uint64_t *state, int64_t low, int64_t high) {
   return low + (int64_t)(random_unit(state) * (double)(high - low + 1));
 }
 
-DLTensor tensor(void *data, adcg_dtype dtype, int32_t ndim, int64_t *shape) {
-  return (DLTensor){data, {kDLCPU, 0}, ndim, adcg_dtype_to_dlpack(dtype), shape, NULL, 0};
+DLTensor tensor(DLDevice device, void *data, adcg_dtype dtype, int32_t ndim, int64_t *shape) {
+  return (DLTensor){data, device, ndim, adcg_dtype_to_dlpack(dtype), shape, NULL, 0};
 }

@@ -25,6 +25,6 @@ uint64_t random_bits(uint64_t *state);
 double random_unit(uint64_t *state);                          /* in [0, 1) */
 int64_t random_between(uint64_t *state, int64_t low, int64_t high); /* inclusive */
 
-DLTensor tensor(void *data, adcg_dtype dtype, int32_t ndim, int64_t *shape);
+DLTensor tensor(DLDevice device, void *data, adcg_dtype dtype, int32_t ndim, int64_t *shape);
 
 #endif /* ADCG_EXAMPLES_UTIL_H_ */

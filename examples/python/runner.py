@@ -71,7 +71,7 @@ class Model:
         cache_dtype: str | None = None,
         trace: bool = False,
     ) -> None:
-        self.config, self.weights, self.logits = config, weights, logits
+        self.config, self.logits, self.engine = config, logits, engine
         self.max_tokens, self.max_seqs, self.max_len = max_tokens, max_seqs, max_len
         self.graph = build(
             engine,
@@ -86,6 +86,11 @@ class Model:
             weight_dtypes={name: tensor.dtype.name for name, tensor in weights.items()},
             trace=trace,
         )
+        self.graph.freeze()  # what the device cannot run is said before the weights are uploaded
+        self.on_host = engine.device.name == "host"
+        self.weights: Mapping[str, object] = weights
+        if not self.on_host:  # once, whatever the number of runners
+            self.weights = {name: engine.from_numpy(array) for name, array in weights.items()}
 
     def runner(self, **options: Any) -> Runner:
         """An exec of the graph with states of its own; ``options`` as for ``Graph.compile``."""
@@ -94,14 +99,19 @@ class Model:
 
 class Runner:
     """An exec with its states and with buffers for every input and output of the largest step: they never move, so a
-    replay neither copies nor re-points anything."""
+    replay neither copies nor re-points anything. On a CUDA device the states are there, and inputs and outputs are
+    copied to and from buffers of the exec's."""
 
     def __init__(self, model: Model, options: Mapping[str, Any]) -> None:
         self.model = model
-        self.states: dict[str, Array] = {}
+        self.states: dict[str, Array | adcg.DeviceArray] = {}
         for state in model.graph.states:
             shape = tuple(dim.constant for dim in state.shape or ())
-            self.states[state.name] = np.zeros(shape, adcg.numpy_dtype(state.dtype or ""))
+            dtype = state.dtype or ""
+            on_host = model.on_host
+            self.states[state.name] = (
+                np.zeros(shape, adcg.numpy_dtype(dtype)) if on_host else model.engine.zeros(shape, dtype)
+            )
         self.exec = model.graph.compile(model.weights, self.states, **options)
         self.inputs = {value.name: self._buffer(value) for value in model.graph.inputs}
         self.outputs = {name: self._buffer(value) for name, value in model.graph.outputs}

@@ -169,6 +169,7 @@ def serve(
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Serve a checkpoint of any of the model families with libadcg.")
     parser.add_argument("--model", type=Path, default=DEFAULT_MODEL, metavar="DIR", help="config.json and safetensors")
+    parser.add_argument("--device", default="host", help="host, or cuda:0 and so on")
     parser.add_argument("--capture", choices=("lazy", "upfront"), default="lazy", help="when buckets are captured")
     parser.add_argument("--mode", default="full_and_piecewise", help="of the exec: none, piecewise, full, ...")
     parser.add_argument(
@@ -217,8 +218,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     max_len = args.max_len or min(config.max_position_embeddings, 1024)
     requests = make_requests(args, prompts, max_len)
+    try:
+        return run(args, config, weights, text, requests, max_len)
+    except adcg.AdcgError as error:
+        print(f"serve: {error}", file=sys.stderr)
+        return 2
+
+
+def run(
+    args: argparse.Namespace,
+    config: Config,
+    weights: dict[str, Array],
+    text: Text,
+    requests: list[Request],
+    max_len: int,
+) -> int:
     options: dict[str, Any] = {"mode": args.mode, "buckets": args.buckets}
-    with adcg.Engine("host", threads=args.threads) as engine:
+    if args.device != "host" and not args.no_check:
+        options["batch_invariant"] = True  # so that the eager exec, which pads nothing, has the same bits
+    with adcg.Engine(args.device, threads=args.threads) as engine:
         shape = f"{config.num_hidden_layers} layers, hidden {config.hidden_size}"
         print(f"serve: {args.model}, {type(config).family}, {shape}, on {engine.device.description}")
         model = Model(
@@ -232,7 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             dtype=args.dtype,
         )
         with model.runner(**options) as runner:
-            eager = None if args.no_check else model.runner(mode="none")
+            eager = None if args.no_check else model.runner(**{**options, "mode": "none"})
             if args.capture == "upfront":
                 runner.exec.capture(progress=True)
             scheduler = Scheduler(requests, args.slots, args.budget)

@@ -22,6 +22,12 @@ static bool has_cores(const adcg_attention_args *a) {
   return a->bf16 && a->cache != ADCG_CACHE_F32 && a->d == a->dv && (a->d == 64 || a->d == 128);
 }
 
+/* Whether tiles are wide: where a block may have so much shared memory, and all multiprocessors have a tile. Bits are the same. */
+static bool is_wide(const adcgk_cuda *device, const adcg_attention_args *a) {
+  const bool has_room = device->compute == 90 || device->compute / 10 == 10;
+  return has_room && a->d == 128 && a->tokens * a->heads >= (int64_t)device->multiprocessors * ADCG_WIDE_ROWS;
+}
+
 /* Cuts the heads of a group and the tokens of a sequence into tiles of so many rows. */
 static void cut(adcg_attention_args *a, int64_t rows) {
   a->tile_heads = adcgk_min(a->heads / a->kv_heads, rows);
@@ -121,24 +127,31 @@ static adcg_status attention(const adcg_op_call *call, void *user_data, bool pag
                                      a.heads * adcgk_ceil_div(a.dv, ADCGK_CHUNK));
   adcg_status status = adcgk_cuda_launch(call, user_data, ADCGK_K_adcg_attention_write, adcgk_cuda_blocks(chunks), 256, 0, &a);
   if (a.seqs == 0) return status;
-  const int32_t of_cores = (a.d == 128 ? 2 : 0) + (a.cache == ADCG_CACHE_FP8);
-  const uint32_t shared = a.base2 ? 0 : (uint32_t)(plain_rows(&a) * (a.d + 2 * a.dv) * 4);
+  const int32_t is_fp8 = a.cache == ADCG_CACHE_FP8, of_cores = (a.d == 128 ? 2 : 0) + is_fp8;
+  const uint32_t of_plain = (uint32_t)(plain_rows(&a) * (a.d + 2 * a.dv) * 4);
   a.split = 1;
   if (status == ADCG_OK) {
     const int32_t kernel = a.base2 ? ADCGK_K_adcg_attention_split_64_bf16 + of_cores : ADCGK_K_adcg_attention_plain;
     const int64_t blocks = a.seqs * a.splits * a.kv_heads * a.head_tiles;
-    status = adcgk_cuda_launch(call, user_data, kernel, blocks, a.base2 ? 2 * ADCG_SPLIT_ROWS : ADCG_PLAIN_THREADS, shared, &a);
+    status = adcgk_cuda_launch(call, user_data, kernel, blocks, a.base2 ? ADCG_SPLIT_THREADS : ADCG_PLAIN_THREADS,
+                               a.base2 ? ADCG_SPLIT_BYTES : of_plain, &a);
   }
   if (status == ADCG_OK) {
-    const int64_t warps = a.seqs * a.split_tokens * a.heads;
+    const int64_t warps = a.seqs * a.split_tokens * a.heads * adcgk_ceil_div(a.dv, 32);
     status = adcgk_cuda_launch(call, user_data, ADCGK_K_adcg_attention_combine_f32 + a.bf16, adcgk_ceil_div(warps, 4), 128, 0, &a);
   }
   a.split = 0;
-  if (a.base2) cut(&a, ADCG_TILE_ROWS);
+  const bool wide = a.base2 && is_wide(adcgk_cuda_of(user_data), &a);
+  if (a.base2) cut(&a, wide ? ADCG_WIDE_ROWS : ADCG_TILE_ROWS);
   if (status == ADCG_OK) {
-    const int32_t kernel = a.base2 ? ADCGK_K_adcg_attention_tile_64_bf16 + of_cores : ADCGK_K_adcg_attention_plain;
     const int64_t blocks = a.tiles * a.kv_heads * a.head_tiles;
-    status = adcgk_cuda_launch(call, user_data, kernel, blocks, a.base2 ? 2 * ADCG_TILE_ROWS : ADCG_PLAIN_THREADS, shared, &a);
+    if (wide)
+      status =
+          adcgk_cuda_launch(call, user_data, ADCGK_K_adcg_attention_wide_128_bf16 + is_fp8, blocks, ADCG_WIDE_ROWS, ADCG_WIDE_BYTES, &a);
+    else if (a.base2)
+      status = adcgk_cuda_launch(call, user_data, ADCGK_K_adcg_attention_tile_64_bf16 + of_cores, blocks, 2 * ADCG_TILE_ROWS, 0, &a);
+    else
+      status = adcgk_cuda_launch(call, user_data, ADCGK_K_adcg_attention_plain, blocks, ADCG_PLAIN_THREADS, of_plain, &a);
   }
   return status;
 }

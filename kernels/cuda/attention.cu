@@ -205,26 +205,37 @@ ADCG_KERNEL(adcg_attention_plain, adcg_attention_args, ADCG_PLAIN_THREADS) {
 
 /* ---- Split sequences -------------------------------------------------------------------------------------------------- */
 
-/* Folds the chunks of a token and head, a warp each. */
+enum { AHEAD = 8 }; /* chunks whose results a thread loads at a time */
+
+/* Folds the chunks of a token and head, a thread a column; a warp has 32 of them. */
 template <typename T>
 ADCG_DEVICE void combine(const adcg_attention_args &a) {
-  int64_t head, token;
-  const int64_t s = divide(divide(thread_of_grid() / 32, a.heads, &head), a.split_tokens, &token);
+  int64_t head, token, part;
+  const int64_t row = divide(thread_of_grid() / 32, (a.dv + 31) / 32, &part), at = part * 32 + threadIdx.x % 32;
+  const int64_t s = divide(divide(row, a.heads, &head), a.split_tokens, &token);
   sequence q;
   if (s >= a.seqs || s >= batch_seqs(a.batch) || !take_sequence(a, s, &q) || q.tokens > a.split_tokens || token >= q.tokens) return;
-  const int32_t position = q.position + (int32_t)token, first = first_key(a, position) / ADCG_CHUNK_KEYS, last = position / ADCG_CHUNK_KEYS;
+  if (at >= a.dv) return;
+  const int32_t position = q.position + (int32_t)token, first = first_key(a, position) / ADCG_CHUNK_KEYS;
+  const int32_t count = position / ADCG_CHUNK_KEYS - first + 1;
   const int64_t step = a.split_tokens * a.heads, begin = result_of(a, q, first, token, head);
-  for (int64_t at = threadIdx.x % 32; at < a.dv; at += 32) {
-    softmax_state total = sink_state(a, head);
-    float sum = 0.0f;
-#pragma unroll 4
-    for (int64_t i = 0; i <= last - first; i++) {
-      const int64_t result = begin + i * step;
-      const fold f = fold_state(a.base2, &total, ((const softmax_state *)a.states)[result]);
-      sum = fold_sum(f, sum, a.sums[result * a.dv + at]);
+  softmax_state total = sink_state(a, head);
+  float sum = 0.0f;
+  for (int32_t i = 0; i < count; i += AHEAD) {
+    softmax_state states[AHEAD];
+    float sums[AHEAD];
+#pragma unroll
+    for (int j = 0; j < AHEAD; j++) {
+      const int64_t result = begin + (i + j < count ? i + j : count - 1) * step;
+      states[j] = ((const softmax_state *)a.states)[result];
+      sums[j] = a.sums[result * a.dv + at];
     }
-    put(output_row<T>(a, q, token, head) + at, sum / total.total);
+#pragma unroll
+    for (int j = 0; j < AHEAD; j++) {
+      if (i + j < count) sum = fold_sum(fold_state(a.base2, &total, states[j]), sum, sums[j]);
+    }
   }
+  put(output_row<T>(a, q, token, head) + at, sum / total.total);
 }
 
 ADCG_KERNEL(adcg_attention_combine_f32, adcg_attention_args, 128) { combine<float>(a); }

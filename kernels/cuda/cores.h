@@ -16,19 +16,28 @@ ADCG_DEVICE void multiply(float *c, const uint32_t *a, uint32_t b0, uint32_t b1)
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-/* Four matrices of 8 by 8 bf16; lane l says where row l % 8 of matrix l / 8 lies in shared memory. It gets elements l % 4 * 2 and the
+/* Four matrices of 8 by 8 bf16; lane l says in which 16 bytes from `base` on, in shared memory, row l % 8 of matrix l / 8 lies. It gets elements l % 4 * 2 and the
  * next of row l / 4 of each; or, turned, of column l / 4. */
-ADCG_DEVICE void load_matrices(uint32_t *to, const void *row) {
+ADCG_DEVICE uint32_t shared_address(const uint4 *base, int unit) { /* of 32 bits, to which what is constant is added for nothing */
+  return (uint32_t)__cvta_generic_to_shared(base) + (uint32_t)unit * 16;
+}
+ADCG_DEVICE void load_matrices(uint32_t *to, const uint4 *base, int unit) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-               : "r"((uint32_t)__cvta_generic_to_shared(row))
+               : "r"(shared_address(base, unit))
                : "memory");
 }
-ADCG_DEVICE void load_matrices_turned(uint32_t *to, const void *row) {
+ADCG_DEVICE void load_matrices_turned(uint32_t *to, const uint4 *base, int unit) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-               : "r"((uint32_t)__cvta_generic_to_shared(row))
+               : "r"(shared_address(base, unit))
                : "memory");
+}
+
+/* x, which no compiler knows: what follows from it is worked out anew, not kept in registers (or spilled) from round to round. */
+ADCG_DEVICE int anew(int x) {
+  asm volatile("" : "+r"(x));
+  return x;
 }
 
 /* 16 bytes to shared memory, or zeros; there for this thread after wait_for_copies. */
@@ -50,10 +59,11 @@ ADCG_DEVICE float fast_exp2(float x) {
 #else
 
 ADCG_DEVICE void multiply(float *c, const uint32_t *a, uint32_t b0, uint32_t b1) { shim::multiply(c, a, b0, b1); }
-ADCG_DEVICE void load_matrices(uint32_t *to, const void *row) { shim::load_matrices(to, row, false); }
-ADCG_DEVICE void load_matrices_turned(uint32_t *to, const void *row) { shim::load_matrices(to, row, true); }
+ADCG_DEVICE void load_matrices(uint32_t *to, const uint4 *base, int unit) { shim::load_matrices(to, base + unit, false); }
+ADCG_DEVICE void load_matrices_turned(uint32_t *to, const uint4 *base, int unit) { shim::load_matrices(to, base + unit, true); }
 ADCG_DEVICE void copy_later(uint4 *to, const void *from, bool zeros) { shim::copy_later(to, zeros ? nullptr : from, 16); }
 ADCG_DEVICE void wait_for_copies() { shim::wait_for_copies(); }
+ADCG_DEVICE int anew(int x) { return x; }
 ADCG_DEVICE float fast_exp2(float x) { return exp2f(x); }
 
 #endif

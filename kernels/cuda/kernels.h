@@ -20,6 +20,7 @@
   K(adcg_attention_metadata) K(adcg_paged_metadata) \
   K(adcg_attention_write) K(adcg_attention_plain) ADCGK_CUDA_OF_BOTH(K, adcg_attention_combine) \
   K(adcg_attention_tile_64_bf16) K(adcg_attention_tile_64_fp8) K(adcg_attention_tile_128_bf16) K(adcg_attention_tile_128_fp8) \
+  K(adcg_attention_wide_128_bf16) K(adcg_attention_wide_128_fp8) \
   K(adcg_attention_split_64_bf16) K(adcg_attention_split_64_fp8) K(adcg_attention_split_128_bf16) K(adcg_attention_split_128_fp8)
 /* clang-format on */
 

@@ -165,7 +165,7 @@ def compare_intermediates(golden: Golden, model: Model) -> list[list[Any]]:
     number = next(i for i, tokens in enumerate(golden.tokens) if len(tokens) == count)
     tokens, bits = golden.tokens[number], {"logits": golden.first[number].view(np.uint32)}
     for mode, chunk in (("none", count), ("piecewise", 16), ("full_and_piecewise", 7)):
-        with model.runner(mode=mode) as runner:
+        with model.runner(mode=mode, batch_invariant=True) as runner:
             for start in range(0, count, chunk):
                 part = tokens[start : start + chunk]
                 runner.step([Piece(1, start, part, "extend" if start else "prefill")])
@@ -232,7 +232,12 @@ def all_cases(lists: Sequence[str], quick: bool) -> Iterator[Case]:
 
 
 def check(
-    folder: Path, tolerance: float, lengths: Sequence[int] | None, threads: int, quick: bool = False
+    folder: Path,
+    tolerance: float,
+    lengths: Sequence[int] | None,
+    threads: int,
+    quick: bool = False,
+    device: str = "host",
 ) -> list[str]:
     """Runs everything and prints the tables; returns what is wrong, a line each."""
     start = time.perf_counter()
@@ -248,17 +253,17 @@ def check(
     written: list[list[Any]] = []
     lists = bucket_lists(max_tokens)
 
-    with adcg.Engine("host", threads=threads) as engine:
+    with adcg.Engine(device, threads=threads) as engine:
         sizes = {"max_tokens": max_tokens, "max_seqs": max_seqs, "max_len": max(counts), "slots": slots}
 
         def build(**options: Any) -> Model:
             return Model(engine, golden.config, golden.weights, **sizes, **options)
 
         models = {logits: build(logits=logits) for logits in ("all", "last")}
-        eagers = {logits: model.runner(mode="none") for logits, model in models.items()}
+        eagers = {logits: model.runner(mode="none", batch_invariant=True) for logits, model in models.items()}
         for case in all_cases(tuple(lists), quick):
             model = models[case.logits]
-            with model.runner(mode=case.mode, **lists[case.buckets]) as runner:
+            with model.runner(mode=case.mode, batch_invariant=True, **lists[case.buckets]) as runner:
                 capture(runner, case.order, case.seed)
                 total = Line()
                 for way in case.ways:
@@ -274,7 +279,7 @@ def check(
                 order = case.order if case.mode != "none" else "nothing to capture"
                 orders.setdefault(order, Line()).add(total)
         for mode in MODES[1:]:
-            with models["last"].runner(mode=mode) as runner:
+            with models["last"].runner(mode=mode, batch_invariant=True) as runner:
                 count, differ = write_greedily(golden, runner, starts)
             if count:
                 written.append([mode, count, differ])
@@ -332,12 +337,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--greedy", metavar="N,N,...", help="prompt lengths of greedy continuations (default: detected)"
     )
+    parser.add_argument("--device", default="host", help="host, or cuda:0 and so on")
     parser.add_argument("--threads", type=int, default=0, help="of the host device's kernels; 0: one a core")
     parser.add_argument("--quick", action="store_true", help="a part of the combinations, see above")
     args = parser.parse_args(arguments)
     lengths = [int(n) for n in args.greedy.split(",")] if args.greedy else None
     try:
-        wrong = check(args.folder, args.tolerance, lengths, args.threads, args.quick)
+        wrong = check(args.folder, args.tolerance, lengths, args.threads, args.quick, args.device)
     except (ValueError, OSError, adcg.AdcgError) as error:
         print(f"golden: {args.folder}: {error}", file=sys.stderr)
         return 2

@@ -120,10 +120,10 @@ PARTS = (
          reason=takes_device(*CABI_FILES)),
     Part("cuhost", "the gorgonia.org/cu adapter's tests", 40, lambda run: ["../build/cuhost/cuhost.test", "-test.v"],
          ("build/cuhost/cuhost.test",), results=False, folder="cuhost"),
-    Part("kernels", "kernels against the host's", 60, kernels, ("build/kernels/libkernels.so",), results=False),
-    Part("attention", "attention's kernels", 60, lambda run: [sys.executable, f"{HERE}/attention.py"],
+    Part("kernels", "kernels against the host's", 100, kernels, ("build/kernels/libkernels.so",), results=False),
+    Part("attention", "attention's kernels", 90, lambda run: [sys.executable, f"{HERE}/attention.py"],
          ("build/kernels/libkernels.so", f"{HERE}/attention.py"), results=False),
-    Part("lt", "products through cuBLASLt", 90, lt, ("build/gpu/liblt.so",), results=False),
+    Part("lt", "products through cuBLASLt", 120, lt, ("build/gpu/liblt.so",), results=False),
     Part("serve", "the demo", 40, serve, results=False, reason=serve_reason),
     Part("python", "the Python tests", 60, pytest, results=False, reason=takes_device(*PYTHON_FILES)),
 )  # fmt: skip

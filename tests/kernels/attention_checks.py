@@ -143,6 +143,30 @@ def not_a_number(runner: Runner, rng: Rng, tensor_cores: bool) -> None:
         assert not np.isfinite(got[at:end]).any()
 
 
+def wide_tiles(runner: Runner, rng: Rng, tensor_cores: bool = True) -> None:
+    """A device of many multiprocessors has narrow tiles for these steps, one of none has wide ones where heads have
+    128 dims: the same bits, and the same rows are finite."""
+    s = shape(rng, tensor_cores)
+    s.d = s.dv = 128
+    s.window = int(rng.choice([0, 0, 40, 257]))
+    s.paged, s.length, s.count = False, 400, 3
+    drawn, caches = step(rng, s, [int(rng.integers(40, 140)), 9, 1], [int(rng.choice([0, 63, 250])), 100, 3])
+    for spoiled in (False, True):
+        if spoiled:
+            drawn.v[20] = np.nan
+        want, after = take(runner, drawn, caches)
+        before = runner.count_on_multiprocessors(0)
+        try:
+            got, now = take(runner, drawn, caches)
+        finally:
+            runner.count_on_multiprocessors(before)
+        finite = np.isfinite(want)
+        assert finite.all() != spoiled
+        assert np.array_equal(finite, np.isfinite(got))
+        assert same_bits(np.where(finite, got, 0), np.where(finite, want, 0)), f"{s} {drawn.tokens} {drawn.history}"
+        assert same_caches(now, after) or spoiled
+
+
 def empty_batch(runner: Runner, rng: Rng, tensor_cores: bool) -> None:
     """As in warm-up: indices are leftovers, all rows are zeros, no cache is written."""
     for _ in range(3):

@@ -199,6 +199,10 @@ class Runner:
     def device(self) -> str:
         return str(self.lib.runner_device().decode())
 
+    def count_on_multiprocessors(self, count: int) -> int:
+        """Launches take the device to have so many. Returns how many they took it to have before."""
+        return int(self.lib.runner_multiprocessors(count))
+
     def _describe(self, t: Tensor, address: int) -> _Tensor:
         d = _Tensor(
             address=address + t.shift * SIZES[t.dtype],

@@ -21,6 +21,8 @@ static struct {
   int (*context_set)(void *);
   int (*module_load)(void **, const void *);
   int (*function)(void **, void *, const char *);
+  int (*function_attribute)(int *, int, void *);
+  int (*set_function_attribute)(void *, int, int);
   int (*stream_create)(void **, unsigned);
   int (*stream_synchronize)(void *);
   int (*launch)(void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void *, void **, void **);
@@ -46,6 +48,8 @@ static const struct {
     {"cuCtxSetCurrent", &cu.context_set},
     {"cuModuleLoadData", &cu.module_load},
     {"cuModuleGetFunction", &cu.function},
+    {"cuFuncGetAttribute", &cu.function_attribute},
+    {"cuFuncSetAttribute", &cu.set_function_attribute},
     {"cuStreamCreate", &cu.stream_create},
     {"cuStreamSynchronize", &cu.stream_synchronize},
     {"cuLaunchKernel", &cu.launch},
@@ -105,10 +109,14 @@ EXPORT int runner_open(const char *libcuda, const void *image) {
       failed("cuModuleLoadData", cu.module_load(&module, image)) || failed("cuStreamCreate", cu.stream_create(&stream, 1)) ||
       failed("cuMemAlloc", cu.alloc(&device_batch, sizeof(adcg_batch))))
     return -1;
+  int major = 0, minor = 0, shared = 0, fixed = 0;
+  cu.device_attribute(&shared, 97, number); /* what a block may have that asks for it */
   for (int i = 0; adcgk_cuda_kernels[i]; i++) {
-    if (failed(adcgk_cuda_kernels[i], cu.function(&functions[i], module, adcgk_cuda_kernels[i]))) return -1;
+    if (failed(adcgk_cuda_kernels[i], cu.function(&functions[i], module, adcgk_cuda_kernels[i])) ||
+        failed("cuFuncGetAttribute", cu.function_attribute(&fixed, 1, functions[i])) ||
+        failed("cuFuncSetAttribute", cu.set_function_attribute(functions[i], 8, shared - fixed)))
+      return -1;
   }
-  int major = 0, minor = 0;
   cu.device_attribute(&device.multiprocessors, 16, number);
   cu.device_attribute(&major, 75, number);
   cu.device_attribute(&minor, 76, number);
@@ -120,6 +128,13 @@ EXPORT const char *runner_device(void) {
   static char name[128];
   if (cu.device_name(name, sizeof name, 0)) return "";
   return name;
+}
+
+/* Launches count on so many multiprocessors; returns what they counted on before. */
+EXPORT int runner_multiprocessors(int count) {
+  const int before = device.multiprocessors;
+  device.multiprocessors = count;
+  return before;
 }
 
 /* Memory of the device, or of the heap. 0: there is none left. */

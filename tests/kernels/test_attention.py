@@ -3,37 +3,45 @@ them whatever the numbers are. The checks are attention_checks.py's, which a GPU
 
 from __future__ import annotations
 
+import os
+
 import attention_checks as checks
 import numpy as np
 import pytest
 from attention_cases import CODES, from_f8, to_f8
 from kernel_runner import Runner
 
+SEEDS = int(os.environ.get("ADCG_ATTENTION_SEEDS", "4"))  # of most checks; a GPU has more
 CORES = pytest.mark.parametrize("tensor_cores", [False, True], ids=["plain", "tensor cores"])
 
 
 @CORES
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(3 * SEEDS))
 def test_against_float64_and_host(runner: Runner, seed: int, tensor_cores: bool) -> None:
     checks.against_float64_and_host(runner, np.random.default_rng([seed, tensor_cores]), tensor_cores)
 
 
 @CORES
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(SEEDS))
 def test_chunks_are_the_whole(runner: Runner, seed: int, tensor_cores: bool) -> None:
     checks.chunks_are_the_whole(runner, np.random.default_rng([seed, 1, tensor_cores]), tensor_cores)
 
 
 @CORES
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(SEEDS))
 def test_neighbours_buckets_and_places(runner: Runner, seed: int, tensor_cores: bool) -> None:
     checks.neighbours_buckets_and_places(runner, np.random.default_rng([seed, 2, tensor_cores]), tensor_cores)
 
 
 @CORES
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(SEEDS))
 def test_not_a_number(runner: Runner, seed: int, tensor_cores: bool) -> None:
     checks.not_a_number(runner, np.random.default_rng([seed, 3, tensor_cores]), tensor_cores)
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_wide_tiles(runner: Runner, seed: int) -> None:
+    checks.wide_tiles(runner, np.random.default_rng([seed, 7]))
 
 
 @CORES
@@ -42,7 +50,7 @@ def test_empty_batch(runner: Runner, tensor_cores: bool) -> None:
 
 
 @CORES
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(SEEDS))
 def test_sequences_that_cannot_be(runner: Runner, seed: int, tensor_cores: bool) -> None:
     checks.sequences_that_cannot_be(runner, np.random.default_rng([seed, 5, tensor_cores]), tensor_cores)
 

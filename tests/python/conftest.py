@@ -3,6 +3,7 @@ checkout without an installation."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,21 @@ for folder in ("bindings/python", "examples/python", "tests/golden", "tests/benc
     sys.path.insert(0, str(ROOT / folder))
 
 import adcg  # noqa: E402
+
+STANDIN = ROOT / "build" / "fakecuda"
+
+
+def load_standin() -> bool:
+    """Loads the stand-in for the CUDA driver (`make fakecuda`) under its soname: whoever asks for that finds it."""
+    driver, kernels = STANDIN / "libcuda.so.1", STANDIN / "kernels.so"
+    if not driver.is_file() or not kernels.is_file():
+        return False
+    os.environ["FAKECUDA_KERNELS"] = str(kernels)
+    ctypes.CDLL(str(driver), ctypes.RTLD_GLOBAL)
+    return True
+
+
+CUDA = load_standin()
 
 
 @pytest.fixture
@@ -33,8 +49,34 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture
-def engine() -> Iterator[adcg.Engine]:
-    with adcg.Engine("host") as engine:
+def device() -> str:
+    """What `engine` runs on: the host, unless a test is one of `on_both`."""
+    return "host"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests marked `on_both` run on the host and on a CUDA device over the stand-in driver."""
+    if metafunc.definition.get_closest_marker("on_both"):
+        reason = "the stand-in driver is not built (make fakecuda)"
+        cuda = pytest.param("cuda:0", marks=pytest.mark.skipif(not CUDA, reason=reason))
+        metafunc.parametrize("device", ["host", cuda])
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "on_both: runs on the host, and on cuda:0 over the stand-in driver")
+
+
+@pytest.fixture
+def engine(device: str) -> Iterator[adcg.Engine]:
+    with adcg.Engine(device) as engine:
+        yield engine
+
+
+@pytest.fixture
+def cuda() -> Iterator[adcg.Engine]:
+    if not CUDA:
+        pytest.skip("the stand-in driver is not built (make fakecuda)")
+    with adcg.Engine("cuda:0") as engine:
         yield engine
 
 

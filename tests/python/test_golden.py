@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import adcg
 import check
 import pytest
 from llama import LlamaConfig
+from runner import Model
 
 TINY_GO = [31, 53, 99, 51, 82]  # lengths of tiny-go's prompts; the other trained models have two more
 
@@ -37,6 +39,29 @@ def test_trained_weights(
     rows = [line.split() for line in capsys.readouterr().out.split("greedy continuations")[1].splitlines()]
     found = [row[1:] for row in rows if row and row[0] in check.MODES]
     assert found == [[str(written), "0"]] * (len(check.MODES) - 1)
+
+
+@pytest.mark.timeout(300)
+def test_random_weights_on_a_device(root: Path, cuda: adcg.Engine) -> None:
+    """Llama on a CUDA device, whole prompts and mixed batches of two short sequences: the logits of transformers, and
+    the same bits eager and replayed. `make golden DEVICE=cuda:0` has every way."""
+    golden = check.Golden(root / "tests" / "data" / "golden" / "llama")
+    short = [i for i, tokens in enumerate(golden.tokens) if 16 <= len(tokens) <= 17]
+    golden.tokens, golden.logits = ([x[i] for i in short] for x in (golden.tokens, golden.logits))
+    longest = max(map(len, golden.tokens))
+    model = Model(
+        cuda, golden.config, golden.weights, max_tokens=longest, max_seqs=2, max_len=longest, slots=3, logits="all"
+    )
+    whole: list[check.Array] = []
+    mixed: list[check.Array] = []
+    ran = check.Counter[str]()
+    runs = (("none", "whole", whole), ("none", "mixed", mixed), ("full_and_piecewise", "mixed", mixed))
+    for mode, way, eager in runs:
+        with model.runner(mode=mode, buckets=[2, longest], batch_invariant=True) as runner:
+            line = golden.run(runner, golden.plan(way, 0, model, 3), eager, record=mode == "none")
+        assert line.error <= 1e-4 and line.differing == 0 and line.rows == sum(map(len, golden.tokens))
+        ran += line.steps
+    assert ran["piecewise"] + ran["full"] > 0
 
 
 def test_continuations_are_found(root: Path) -> None:

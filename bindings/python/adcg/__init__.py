@@ -23,6 +23,7 @@ from .executor import Bucket, Exec, Progress, Stats, Step
 from .graph import Forecast, Graph, Value
 from .ladder import LADDERS, LadderBucket, LadderBudget, LadderCost, choose_ladder, ladder_cost, named_ladder
 from .log import set_log
+from .memory import DeviceArray
 from .ops import OpCall
 from .shapes import Dim, Type
 from .tensors import numpy_dtype
@@ -35,6 +36,7 @@ __all__ = [
     "AttrInfo",
     "Batch",
     "Bucket",
+    "DeviceArray",
     "DeviceInfo",
     "Dim",
     "Engine",

@@ -91,7 +91,7 @@ DTYPES = {
 }
 DTYPE_NAMES = {number: name for name, (number, _, _) in DTYPES.items()}
 
-DL_CPU = 1
+DL_CPU, DL_CUDA, DL_CUDA_HOST = 1, 2, 3
 
 
 # ---- Structures --------------------------------------------------------------------------------------------------

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from . import _ffi, attrs, errors, ops
+import numpy as np
+
+from . import _ffi, attrs, errors, ops, tensors
 from .errors import AdcgError
 from .handles import Handle
+from .memory import DeviceArray, Memory
 from .ops import InferFn, LaunchFn, PartFn, ShapesFn, WorkspaceFn
 
 if TYPE_CHECKING:
@@ -106,7 +110,7 @@ class Engine(Handle):
     """An engine on a device.
 
     Args:
-        device: ``"host"``.
+        device: ``"host"``, or ``"cuda:0"`` and so on (``"cuda"``: the first), by the driver ``libcuda.so.1``.
         threads: of the host device's kernels; 0: one a core. Changes no bit of any result.
 
     Raises AdcgError with ERR_DEVICE for a device that is not there, ERR_UNSUPPORTED for one that this build cannot
@@ -119,9 +123,17 @@ class Engine(Handle):
         options = _ffi.EngineOptions(host_threads=threads)
         out = ctypes.c_void_p()
         _ffi.lib.adcg_engine_create(device.encode(), ctypes.byref(options), ctypes.byref(out))
-        super().__init__(out.value, _ffi.lib.adcg_engine_destroy)
+        self._memory = Memory(out.value or 0)  # gives the handle up, with the last array of the engine's memory
+        super().__init__(out.value, lambda pointer: None)
+        raw = _ffi.DeviceInfo()
+        _ffi.lib.adcg_engine_get_device_info(self._handle, ctypes.byref(raw))
+        self._location = raw.device_type, raw.device_id
         self._keep: list[_ffi.OpSchema] = []  # graphs and execs hold the engine, and so its callbacks
         self._ops: dict[str, OpInfo] = {}
+
+    def close(self) -> None:
+        super().close()
+        self.__dict__.pop("_memory", None)
 
     def __repr__(self) -> str:
         return "<adcg.Engine, closed>" if self.closed else f"<adcg.Engine on {self.device.name}>"
@@ -134,6 +146,29 @@ class Engine(Handle):
         return DeviceInfo(
             raw.name.decode(), raw.description.decode(), raw.device_type, raw.device_id, raw.threads, raw.memory_bytes
         )
+
+    # ---- Memory ------------------------------------------------------------------------------------------------
+
+    def empty(self, shape: int | Iterable[int], dtype: object) -> DeviceArray:
+        """A new array in the device's memory, not cleared; ``dtype`` by name, or as numpy or torch have it. It stays
+        usable after ``close()``. Raises ERR_SHAPE, ERR_DTYPE, ERR_OUT_OF_MEMORY."""
+        self._handle  # noqa: B018  raises when closed
+        extents = (shape,) if isinstance(shape, int) else tuple(map(operator.index, shape))
+        if min(extents, default=0) < 0:
+            raise AdcgError(errors.ERR_SHAPE, f"adcg.Engine.empty: shape: {list(extents)}")
+        return DeviceArray(self._memory, self._location, extents, tensors.dtype_name(dtype, "adcg.Engine.empty"))
+
+    def zeros(self, shape: int | Iterable[int], dtype: object) -> DeviceArray:
+        """Likewise, all zero."""
+        array = self.empty(shape, dtype)
+        array.assign(np.zeros(array.shape, tensors.numpy_dtype(array.dtype)))
+        return array
+
+    def from_numpy(self, array: tensors.Array) -> DeviceArray:
+        """A copy of a numpy array in the device's memory, of the same dtype and shape."""
+        copy = self.empty(array.shape, array.dtype)
+        copy.assign(array)
+        return copy
 
     def ops(self) -> dict[str, OpInfo]:
         """Every op by its exact name: the library's, then the program's own, in order of registration."""
@@ -217,8 +252,14 @@ class Engine(Handle):
             workspace: ``workspace(call)`` gives the bytes of scratch for these shapes; the arrays have no data.
             doc: one line; the first line of the function's docstring if left out.
 
-        Raises AdcgError: ERR_ARGUMENT for a declaration that contradicts itself, ERR_STATE for a name that is taken.
+        Raises AdcgError: ERR_ARGUMENT for a declaration that contradicts itself, ERR_STATE for a name that is taken,
+        ERR_UNSUPPORTED on a CUDA device.
         """
+
+        if self._location[0] != _ffi.DL_CPU:
+            # A Python function computes in numpy, on memory that is not the host's here.
+            what = f"adcg.Engine.op: {name!r}: ops written in Python run on the host device alone"
+            raise AdcgError(errors.ERR_UNSUPPORTED, what)
 
         def register(function: LaunchFn) -> LaunchFn:
             schema = ops.schema(

@@ -54,6 +54,10 @@ class AdcgError(Exception):
         return f"{self.message} [{self.status_name}]"
 
 
+class MissingOp(AdcgError, AttributeError):
+    """``Graph.<name>``: neither an attribute of graphs nor an op of the engine's device."""
+
+
 def status_name(status: int) -> str:
     """The name of a status, ``"ADCG_ERR_SHAPE"``; ``"ADCG_ERR_UNKNOWN"`` for a number that is none."""
     return _NAMES.get(status, "ADCG_ERR_UNKNOWN")

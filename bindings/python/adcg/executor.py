@@ -144,10 +144,10 @@ class Stats:
         return "\n".join(rows)
 
 
-class _Place(tensors.Slot):
+class Place(tensors.Slot):
     """Where one input or output of a replay goes: its DLTensor, and what the graph says of it."""
 
-    __slots__ = ("a", "b", "c", "exports", "name", "numpy", "tail", "varies")
+    __slots__ = ("a", "b", "c", "exports", "name", "numpy", "tail", "type", "varies")
 
     def __init__(self, tensor: _ffi.DLTensor, name: str, value: Value) -> None:
         super().__init__(tensor)
@@ -155,6 +155,7 @@ class _Place(tensors.Slot):
         if type_ is None:  # a frozen graph knows every type
             raise AdcgError(errors.ERR_INTERNAL, f"adcg.Exec: {name!r}: the library gives no type")
         self.name = name
+        self.type = type_
         first = type_.shape[0]
         self.a, self.b, self.c = first.tokens, first.seqs, first.constant
         self.varies = bool(first.tokens or first.seqs)
@@ -191,7 +192,7 @@ class _Place(tensors.Slot):
         self.rows = self.shape[0] = shape[0]
         return True
 
-    def allocate(self, rows: int) -> tensors.Array:
+    def allocate(self, rows: int) -> Any:
         """A new array with these rows, described in the tensor."""
         if self.numpy is None:
             raise AdcgError(
@@ -244,13 +245,19 @@ class Exec(Handle):
         self._lock = threading.Lock()
         self._in_array = (_ffi.DLTensor * max(1, len(graph.inputs)))()
         self._out_array = (_ffi.DLTensor * max(1, len(graph.outputs)))()
-        self._ins = [_Place(self._in_array[i], value.name, value) for i, value in enumerate(graph.inputs)]
-        self._outs = [_Place(self._out_array[i], name, value) for i, (name, value) in enumerate(graph.outputs)]
+        self._ins = [self._place(self._in_array[i], v.name, v, True) for i, v in enumerate(graph.inputs)]
+        self._outs = [self._place(self._out_array[i], name, v, False) for i, (name, v) in enumerate(graph.outputs)]
         self._in_names = tuple(place.name for place in self._ins)
         self._out_names = tuple(place.name for place in self._outs)
         self._in_arg, self._in_count = byref(self._in_array), c_int32(len(self._ins))
         self._out_arg, self._out_count = byref(self._out_array), c_int32(len(self._outs))
         self._pointer_arg = c_void_p(self._pointer)
+
+    def _place(self, tensor: _ffi.DLTensor, name: str, value: Value, is_input: bool) -> Place:
+        return Place(tensor, name, value)
+
+    def _borrow(self, array: object, where: str) -> tuple[_ffi.DLTensor, tensors.Described]:
+        return tensors.borrowed(array, where)
 
     def __repr__(self) -> str:
         return f"<adcg.Exec{', closed' if self.closed else ''}: {len(self._ins)} inputs, {len(self._outs)} outputs>"
@@ -271,6 +278,8 @@ class Exec(Handle):
 
         The array is used where it is and kept alive until the exec is closed or the value bound again; it must not be
         resized meanwhile. It has the value's dtype and exactly its shape, is compact, and writable if it is a state.
+        On a CUDA device an array in host memory is uploaded first, and the copy bound: steps write states in that copy
+        alone (``bound`` gives it). To bind one upload in several execs, upload it yourself (``Engine.from_numpy``).
         Raises AdcgError: ERR_NOT_FOUND, ERR_STATE (neither weight nor state), ERR_SHAPE, ERR_DTYPE, ERR_DEVICE,
         ERR_ADDRESS, ERR_BUSY.
         """
@@ -278,11 +287,20 @@ class Exec(Handle):
             known = self._bindable.get(name)
             name = known if known is not None else self._graph.find(name)
         where = f"adcg.Exec.bind: {name.name!r}"
-        tensor, described = tensors.borrowed(array, where)
+        tensor, described = self._borrow(array, where)
         if described.readonly and name.number in self._state_numbers:
             raise AdcgError(errors.ERR_ADDRESS, f"{where}: a state is written, and the array is read-only")
         _ffi.lib.adcg_exec_bind(self._handle, name.number, byref(tensor))
         self._bound[name.number] = described.keep
+
+    def bound(self, name: str) -> Any:
+        """What is bound to that weight or state: the array as it was given, or the ``DeviceArray`` that it was
+        uploaded to. Raises ERR_NOT_FOUND, ERR_STATE (nothing is bound)."""
+        number = self._graph.find(name).number
+        if number not in self._bound:
+            raise AdcgError(errors.ERR_STATE, f"adcg.Exec.bound: {name!r}: nothing is bound")
+        kept = self._bound[number]
+        return kept[1] if type(kept) is tuple else kept  # DLPack: (capsule, array)
 
     # ---- Capture -----------------------------------------------------------------------------------------------
 
@@ -373,7 +391,7 @@ class Exec(Handle):
         batch: Batch,
         inputs: Mapping[str, Any] | Sequence[Any] = (),
         outputs: Mapping[str, Any] | Sequence[Any] | None = None,
-        stream: int | None = None,
+        stream: object = None,
         *,
         lend: bool = False,
     ) -> Step:
@@ -386,7 +404,8 @@ class Exec(Handle):
                 read: an array that is shorter than the bucket is staged (copied), whatever its own size.
             outputs: arrays to write, likewise; writable. Rows behind the real ones may be written with anything. What
                 is left out (all of them, or some names) comes back as a new numpy array of the real size.
-            stream: of the device; None on the host device.
+            stream: of a CUDA device: a CUstream as an int, 1 or 2 (the default streams), an object with
+                ``.cuda_stream`` (torch), or None: the exec's own. None on the host device.
             lend: True lends the rows of writable inputs that lie behind the real ones to the library, which zeroes
                 them: an input with as many rows as the bucket is then used where it is, without a copy.
 
@@ -396,7 +415,7 @@ class Exec(Handle):
         """
         if not self._lock.acquire(False):
             raise AdcgError(errors.ERR_BUSY, "adcg.Exec.replay: another call is in a replay of this exec")
-        kept: list[_Place] | None = None
+        kept: list[Place] | None = None
         try:
             if self._pointer is None:
                 self._handle  # noqa: B018  raises
@@ -447,7 +466,7 @@ class Exec(Handle):
                 self._in_count,
                 self._out_arg,
                 self._out_count,
-                stream,
+                None if stream is None else tensors.stream_pointer(stream, "adcg.Exec.replay"),
                 byref(raw),
             )
             if status:
@@ -460,8 +479,8 @@ class Exec(Handle):
             self._lock.release()
 
     def _fill_outputs(
-        self, outputs: Any, results: dict[str, Any], tokens: int, seqs: int, kept: list[_Place] | None
-    ) -> list[_Place] | None:
+        self, outputs: Any, results: dict[str, Any], tokens: int, seqs: int, kept: list[Place] | None
+    ) -> list[Place] | None:
         by_name = isinstance(outputs, Mapping)
         outs = self._outs
         found = 0
@@ -498,6 +517,17 @@ class Exec(Handle):
     def synchronize(self) -> None:
         """Waits until everything that replays enqueued is done; on the host device it is when they return."""
         _ffi.lib.adcg_exec_synchronize(self._handle)
+
+    def wait_stream(self, stream: object) -> None:
+        """Steps from now on run behind everything that is in ``stream`` now; the host waits for nothing. ``stream`` as
+        for ``replay``. Raises ERR_DEVICE, ERR_BUSY."""
+        pointer = None if stream is None else tensors.stream_pointer(stream, "adcg.Exec.wait_stream")
+        _ffi.lib.adcg_exec_wait_stream(self._handle, pointer)
+
+    def stream_wait(self, stream: object) -> None:
+        """What enters ``stream`` from now on runs behind the last step; likewise."""
+        pointer = None if stream is None else tensors.stream_pointer(stream, "adcg.Exec.stream_wait")
+        _ffi.lib.adcg_stream_wait_exec(pointer, self._handle)
 
     def stats(self) -> Stats:
         """Counters since the exec was created, and the bytes that it holds now."""

@@ -113,6 +113,8 @@ def exec_options(
     layout: str = "fixed",
     plan_nodes: int = 0,
     plan_seconds: float = 0.0,
+    capture_mode: str = "thread_local",
+    batch_invariant: bool = False,
 ) -> _ffi.ExecOptions:
     """adcg_exec_options of these keywords; see ``Graph.compile``."""
     where = "adcg.Graph: options"
@@ -120,6 +122,7 @@ def exec_options(
         (mode, _ffi.MODES, "mode"),
         (capture, _ffi.EXEC_CAPTURES, "capture"),
         (layout, _ffi.LAYOUTS, "layout"),
+        (capture_mode, _ffi.CAPTURE_MODES, "capture_mode"),
     ):
         if value not in table:
             raise AdcgError(errors.ERR_ARGUMENT, f"{where}: {what}: {value!r}; there are {', '.join(table)}")
@@ -131,6 +134,8 @@ def exec_options(
         layout=_ffi.LAYOUTS[layout],
         plan_nodes=plan_nodes,
         plan_seconds=plan_seconds,
+        capture_mode=_ffi.CAPTURE_MODES[capture_mode],
+        batch_invariant=int(batch_invariant),
     )
     for name, sizes in (("buckets", buckets), ("seq_buckets", seq_buckets)):
         if sizes is not None:
@@ -163,6 +168,7 @@ class Graph(Handle):
         _ffi.lib.adcg_graph_create(engine._handle, ctypes.byref(limits), ctypes.byref(out))
         super().__init__(out.value, _ffi.lib.adcg_graph_destroy)
         self.engine = engine
+        self._memory, self._location = engine._memory, engine._location
         engine.ops()  # known from now on, even if the engine is closed while the graph is built
         self.max_tokens = max_tokens
         self.max_seqs = max_seqs
@@ -275,7 +281,9 @@ class Graph(Handle):
             full = f"adcg.{name}"
             info = engine._ops.get(full) or (None if engine.closed else engine._op(full))
         if info is None:
-            raise AttributeError(f"adcg.Graph has no attribute and the op library no op {name!r}")
+            where = f" on cuda:{self._location[1]}" if self.__dict__.get("_location", (1, 0))[0] == _ffi.DL_CUDA else ""
+            what = f"adcg.Graph has no attribute and the op library no op {name!r}{where}"
+            raise errors.MissingOp(errors.ERR_NOT_FOUND, what)
         return self._method(name, info)
 
     def _method(self, name: str, info: OpInfo) -> Callable[..., Any]:
@@ -358,6 +366,8 @@ class Graph(Handle):
         layout: str = "fixed",
         plan_nodes: int = 0,
         plan_seconds: float = 0.0,
+        capture_mode: str = "thread_local",
+        batch_invariant: bool = False,
     ) -> Exec:
         """Freezes, plans, allocates the arena and binds.
 
@@ -376,14 +386,28 @@ class Graph(Handle):
                 itself: smaller where scratch is largest at a small size), ``"auto"`` (the smaller of the two).
             plan_nodes, plan_seconds: how far a smaller arena is searched for if the first is above its bound: nodes of
                 search trees (0: 100,000, -1: no search), and a limit in seconds (0: none).
+            capture_mode: of a CUDA device's captures: which calls of other threads they forbid meanwhile,
+                ``"thread_local"``, ``"global"`` or ``"relaxed"``.
+            batch_invariant: on a CUDA device too, the bits of a sequence depend on its own tokens alone.
         """
+        from .device_exec import DeviceExec
         from .executor import Exec
 
         self.freeze()
         options = exec_options(
-            mode, capture, buckets, seq_buckets, query_len, verify, layout, plan_nodes, plan_seconds
+            mode,
+            capture,
+            buckets,
+            seq_buckets,
+            query_len,
+            verify,
+            layout,
+            plan_nodes,
+            plan_seconds,
+            capture_mode,
+            batch_invariant,
         )
-        result = Exec(self, options)
+        result = (Exec if self._location[0] == _ffi.DL_CPU else DeviceExec)(self, options)
         try:
             for arrays in (weights, states):
                 for name, array in (arrays or {}).items():

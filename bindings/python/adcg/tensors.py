@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import operator
 import struct
 import weakref
 from ctypes import PYFUNCTYPE, c_char_p, c_int, c_int64, c_ssize_t, c_void_p, py_object, string_at
@@ -93,15 +94,16 @@ class Described(NamedTuple):
     keep: object
 
 
-def describe(array: object, where: str) -> Described:
-    """Describes a numpy array, a DLPack producer or an object with the buffer protocol, in this order.
+def describe(array: object, where: str, stream: int | None = None) -> Described:
+    """Describes a numpy array, a DLPack producer or an object with the buffer protocol, in this order. A producer on a
+    CUDA device makes ``stream`` wait for what it does to the array.
 
     Raises AdcgError for anything else, for dtypes that DLPack cannot say, and when a producer refuses.
     """
     if isinstance(array, np.ndarray):
         return _describe_numpy(array, where)
     if hasattr(array, "__dlpack__") and hasattr(array, "__dlpack_device__"):
-        return _describe_dlpack(array, where)
+        return _describe_dlpack(array, where, stream)
     try:
         view = memoryview(array)  # type: ignore[arg-type]
     except TypeError:
@@ -124,12 +126,40 @@ def _describe_numpy(array: Array, where: str) -> Described:
     return Described(data, (_ffi.DL_CPU, 0), code, bits, 1, array.shape, strides, not array.flags.writeable, array)
 
 
-def _describe_dlpack(array: Any, where: str) -> Described:
+def dlpack_device(array: Any, where: str) -> tuple[int, int]:
+    """(type, id) of a DLPack producer."""
+    try:
+        kind, number = array.__dlpack_device__()
+        return int(kind), int(number)
+    except Exception as error:
+        message = f"{where}: {type(array).__name__} gives no DLPack device: {error}"
+        raise AdcgError(errors.ERR_ARGUMENT, message) from error
+
+
+def stream_pointer(stream: object, where: str) -> int:
+    """A stream as the library takes it: of an int, or of an object with ``.cuda_stream``, whose 0 is the legacy default
+    stream. A bare 0 could mean either that or the exec's own, and is refused as in DLPack."""
+    pointer: Any = getattr(stream, "cuda_stream", stream)
+    try:
+        number = operator.index(pointer)
+    except TypeError:
+        raise AdcgError(
+            errors.ERR_ARGUMENT, f"{where}: stream: {type(stream).__name__}: an int or an object with .cuda_stream"
+        ) from None
+    if number == 0 and pointer is not stream:
+        return 1
+    if number <= 0:
+        raise AdcgError(errors.ERR_ARGUMENT, f"{where}: stream: {number}: 1 is the legacy default stream")
+    return number
+
+
+def _describe_dlpack(array: Any, where: str, stream: int | None) -> Described:
+    options: dict[str, Any] = {} if stream is None else {"stream": stream}
     try:
         try:
-            capsule = array.__dlpack__(max_version=(1, 1))
+            capsule = array.__dlpack__(**options, max_version=(1, 1))
         except TypeError:  # a producer from before DLPack 1.0
-            capsule = array.__dlpack__()
+            capsule = array.__dlpack__(**options)
     except Exception as error:
         message = f"{where}: {type(array).__name__} gives no DLPack tensor: {error}"
         raise AdcgError(errors.ERR_ARGUMENT, message) from error
@@ -303,8 +333,16 @@ def views_of(address: int, count: int, writable: int) -> list[Array]:
     return found
 
 
-def _dtype_of(code: int, bits: int) -> np.dtype[Any]:
+def dtype_of(code: int, bits: int, lanes: int = 1) -> str | None:
+    """Our name of an element type of DLPack's, None if it is none of ours."""
     for name, (_, known_code, known_bits) in _ffi.DTYPES.items():
-        if (code, bits) == (known_code, known_bits):
-            return numpy_dtype(name)
+        if (code, bits, lanes) == (known_code, known_bits, 1):
+            return name
+    return None
+
+
+def _dtype_of(code: int, bits: int) -> np.dtype[Any]:
+    name = dtype_of(code, bits)
+    if name is not None:
+        return numpy_dtype(name)
     raise AdcgError(errors.ERR_DTYPE, f"adcg: DLPack type with code {code} and {bits} bits")

@@ -33,15 +33,19 @@ enum { ADCG_CUDA_EXECUTABLE_BYTES = 110 * 1024, ADCG_CUDA_KERNEL_NODE_BYTES = 25
 /* In front of an arena: the step's counts, and then up to here nothing. */
 enum { ADCG_CUDA_ARENA_HEAD = 256 };
 
+/* ---- Errors (driver.c) */
+
 /* ADCG_OK, or the status of a driver's error with a message: "call: CUDA_ERROR_...". */
 adcg_status adcg_cuda_check(const adcg_cuda *cuda, CUresult result, const char *call);
+/* Leaves a message and returns the status. */
+adcg_status adcg_cuda_fail(adcg_status status, const char *message);
 #define ADCG_CUDA_TRY(cuda, call, ...)                                                                      \
   do {                                                                                                      \
     const CUresult adcg_result = (cuda)->driver.call(__VA_ARGS__);                                          \
     if (__builtin_expect(adcg_result != CUDA_SUCCESS, 0)) return adcg_cuda_check(cuda, adcg_result, #call); \
   } while (0)
 
-/* ---- Life (open.c). On failure the message is set; close takes what open left in any state. */
+/* ---- Life (driver.c, open.c). On failure the message is set; close takes what open left in any state. */
 
 /* Finds the driver's functions through cuGetProcAddress (its second variant). */
 adcg_status adcg_cuda_find(adcg_cuda *cuda, uintptr_t get_address);

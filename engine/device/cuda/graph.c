@@ -45,11 +45,6 @@ typedef struct executable {
 
 static executable *of(tape_executable *x) { return (executable *)x; }
 
-static adcg_status fail(adcg_status status, const char *message) {
-  tape_set_op_error(message);
-  return status;
-}
-
 /* Room for `count` more elements of `size` bytes; NULL if out of memory. */
 static void *grow(list *l, int64_t count, size_t size) {
   if (l->count + count > l->room) {
@@ -90,7 +85,7 @@ static adcg_status begin_capture(const tape_device *on, void *stream, int32_t mo
                               [ADCG_CAPTURE_MODE_RELAXED] = CU_STREAM_CAPTURE_MODE_RELAXED};
   const adcg_cuda *cuda = adcg_cuda_of(on);
   executable *x = calloc(1, sizeof *x);
-  if (!x) return fail(ADCG_ERR_OUT_OF_MEMORY, "out of host memory");
+  if (!x) return adcg_cuda_fail(ADCG_ERR_OUT_OF_MEMORY, "out of host memory");
   x->cuda = cuda;
   const CUresult result = cuda->driver.cuStreamBeginCapture(stream, modes[mode]);
   if (result != CUDA_SUCCESS) {
@@ -109,14 +104,14 @@ static adcg_status look_at_nodes(executable *x, CUgraph graph) {
   ADCG_CUDA_TRY(cuda, cuGraphGetNodes, graph, NULL, &count);
   if (count == (size_t)x->num_seen) return ADCG_OK;
   CUgraphNode *nodes = calloc(count, sizeof *nodes);
-  if (!nodes) return fail(ADCG_ERR_OUT_OF_MEMORY, "out of host memory");
+  if (!nodes) return adcg_cuda_fail(ADCG_ERR_OUT_OF_MEMORY, "out of host memory");
   adcg_status status = adcg_cuda_check(cuda, cuda->driver.cuGraphGetNodes(graph, nodes, &count), "cuGraphGetNodes");
   int64_t kernels = 0;
   for (size_t i = 0; i < count && !status; i++) {
     int type = 0;
     status = adcg_cuda_check(cuda, cuda->driver.cuGraphNodeGetType(nodes[i], &type), "cuGraphNodeGetType");
     if (!status && (type == CU_GRAPH_NODE_MEM_ALLOC || type == CU_GRAPH_NODE_MEM_FREE))
-      status = fail(ADCG_ERR_OP, "it allocates memory in a capture: declare workspace instead");
+      status = adcg_cuda_fail(ADCG_ERR_OP, "it allocates memory in a capture: declare workspace instead");
     kernels += type == CU_GRAPH_NODE_KERNEL;
   }
   free(nodes);
@@ -132,7 +127,8 @@ static adcg_status check_capture(const tape_device *on, void *stream, tape_execu
   CUgraph graph = NULL;
   ADCG_CUDA_TRY(cuda, cuStreamGetCaptureInfo, stream, &capture, NULL, &graph, NULL, NULL);
   if (capture != CU_STREAM_CAPTURE_STATUS_ACTIVE)
-    return fail(ADCG_ERR_OP, "it ended the capture: it made a call that cannot be captured, such as one that synchronises or allocates");
+    return adcg_cuda_fail(ADCG_ERR_OP,
+                          "it ended the capture: it made a call that cannot be captured, such as one that synchronises or allocates");
   return own ? ADCG_OK : look_at_nodes(of(head), graph);
 }
 
@@ -209,12 +205,12 @@ static adcg_status keep(executable *x, void *stream, const adcg_kernel_launch *l
     const int64_t at = x->bytes.count;
     param *p = grow(&x->params, 1, sizeof *p);
     char *to = p ? grow(&x->bytes, (int64_t)(size + 7) / 8 * 8, 1) : NULL;
-    if (!to) return fail(ADCG_ERR_OUT_OF_MEMORY, "out of host memory");
+    if (!to) return adcg_cuda_fail(ADCG_ERR_OUT_OF_MEMORY, "out of host memory");
     *p = (param){at, size};
     memcpy(to, launch->params[i], size);
   }
   recorded *r = grow(&x->launches, 1, sizeof *r);
-  if (!r) return fail(ADCG_ERR_OUT_OF_MEMORY, "out of host memory");
+  if (!r) return adcg_cuda_fail(ADCG_ERR_OUT_OF_MEMORY, "out of host memory");
   *r = (recorded){node, *launch, (int32_t)first, (int32_t)(x->params.count - first), false};
   return ADCG_OK;
 }
@@ -283,7 +279,7 @@ static adcg_status flush(executable *x) {
     if (!r->dirty) continue;
     void *values[kMaxParams], **all = values;
     if (r->num_params > kMaxParams && !(all = malloc((size_t)r->num_params * sizeof *all)))
-      return fail(ADCG_ERR_OUT_OF_MEMORY, "out of host memory");
+      return adcg_cuda_fail(ADCG_ERR_OUT_OF_MEMORY, "out of host memory");
     for (int32_t p = 0; p < r->num_params; p++) all[p] = bytes(x) + params(x)[r->first_param + p].at;
     CUkernelNodeParams node = {.function = r->launch.function, .shared_bytes = r->launch.shared_bytes, .params = all};
     memcpy(node.grid, r->launch.grid, sizeof node.grid);

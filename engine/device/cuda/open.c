@@ -1,58 +1,7 @@
-/* Opening the driver and a device of it. */
+/* Opening a device of the driver's, and closing it. */
 #include <stdio.h>
-#include <string.h>
 
 #include "device.h"
-
-adcg_status adcg_cuda_check(const adcg_cuda *cuda, CUresult result, const char *call) {
-  if (result == CUDA_SUCCESS) return ADCG_OK;
-  const char *name = NULL;
-  char message[160];
-  if (!cuda->driver.cuGetErrorName || cuda->driver.cuGetErrorName(result, &name) != CUDA_SUCCESS || !name)
-    name = "an error of the driver's";
-  snprintf(message, sizeof message, "%s: %s (%d)", call, name, result);
-  tape_set_op_error(message);
-  return result == CUDA_ERROR_OUT_OF_MEMORY ? ADCG_ERR_OUT_OF_MEMORY : ADCG_ERR_DEVICE;
-}
-
-static adcg_status fail(adcg_status status, const char *message) {
-  tape_set_op_error(message);
-  return status;
-}
-
-/* cuGetProcAddress_v2 */
-typedef CUresult (*get_address_fn)(const char *symbol, void **function, int version, uint64_t flags, int *how);
-
-static void find(get_address_fn get, const char *name, int version, void *out) {
-  void *function = NULL;
-  if (get(name, &function, version, 0, NULL) != CUDA_SUCCESS) function = NULL;
-  memcpy(out, &function, sizeof function);
-}
-
-adcg_status adcg_cuda_find(adcg_cuda *cuda, uintptr_t get_address) {
-  char message[160];
-  adcg_driver *driver = &cuda->driver;
-  const get_address_fn get = (get_address_fn)get_address;
-#define FIND(call, version, parameters) find(get, #call, version, &driver->call);
-  ADCG_CUDA_CALLS(FIND)
-#undef FIND
-  int found = 0;
-  if (!driver->cuInit || !driver->cuDriverGetVersion)
-    return fail(ADCG_ERR_UNSUPPORTED, "libcuda.so.1: older than CUDA 12.0: it finds no cuInit of that version");
-  ADCG_CUDA_TRY(cuda, cuInit, 0);
-  ADCG_CUDA_TRY(cuda, cuDriverGetVersion, &found);
-  cuda->version = found;
-  snprintf(message, sizeof message, "the driver is of CUDA %d.%d, at least 12.0 is needed", found / 1000, found % 1000 / 10);
-  if (found < ADCG_CUDA_MINIMUM) return fail(ADCG_ERR_UNSUPPORTED, message);
-#define NEED(call, version, parameters)                                      \
-  if (version <= ADCG_CUDA_MINIMUM && !driver->call) {                       \
-    snprintf(message, sizeof message, "libcuda.so.1: %s: not there", #call); \
-    return fail(ADCG_ERR_DEVICE, message);                                   \
-  }
-  ADCG_CUDA_CALLS(NEED)
-#undef NEED
-  return ADCG_OK;
-}
 
 static adcg_status describe(adcg_cuda *cuda) {
   int major = 0, minor = 0, unified = 0, virtual = 0;
@@ -72,9 +21,9 @@ static adcg_status describe(adcg_cuda *cuda) {
   if (cuda->compute < 80) {
     char message[192];
     snprintf(message, sizeof message, "%s has compute capability %d.%d, at least 8.0 is needed", cuda->name, major, minor);
-    return fail(ADCG_ERR_UNSUPPORTED, message);
+    return adcg_cuda_fail(ADCG_ERR_UNSUPPORTED, message);
   }
-  if (!unified || !virtual) return fail(ADCG_ERR_UNSUPPORTED, "the device has no unified addresses, or no virtual memory");
+  if (!unified || !virtual) return adcg_cuda_fail(ADCG_ERR_UNSUPPORTED, "the device has no unified addresses, or no virtual memory");
   return ADCG_OK;
 }
 
@@ -98,7 +47,7 @@ adcg_status adcg_cuda_open(adcg_cuda *cuda, int32_t number, const void *image, u
   if (number >= count) {
     char message[96];
     snprintf(message, sizeof message, "the driver has %d device%s", count, count == 1 ? "" : "s");
-    return fail(ADCG_ERR_DEVICE, message);
+    return adcg_cuda_fail(ADCG_ERR_DEVICE, message);
   }
   cuda->number = number;
   ADCG_CUDA_TRY(cuda, cuDeviceGet, &cuda->device, number);

@@ -104,7 +104,7 @@ MISTAKES = [
     # ---- The context and what comes back
     Mistake("the caller's context is not restored", f"{CUDA}/stream.c", "  if (was) adcg_cuda_of(on)->driver.cuCtxPopCurrent(&popped);\n", "  (void)was, (void)on, (void)popped;\n"),
     Mistake("the context is not made current", f"{CUDA}/stream.c", "  ADCG_CUDA_TRY(cuda, cuCtxPushCurrent, cuda->context);\n  *was = cuda->context; /* pushed, to be popped */\n", ""),
-    Mistake("a device out of memory is a device that failed", f"{CUDA}/open.c", "return result == CUDA_ERROR_OUT_OF_MEMORY ? ADCG_ERR_OUT_OF_MEMORY : ADCG_ERR_DEVICE;", "return ADCG_ERR_DEVICE;"),
+    Mistake("a device out of memory is a device that failed", f"{CUDA}/driver.c", "return result == CUDA_ERROR_OUT_OF_MEMORY ? ADCG_ERR_OUT_OF_MEMORY : ADCG_ERR_DEVICE;", "return ADCG_ERR_DEVICE;"),
     Mistake("kernels get no more shared memory than by default", f"{CUDA}/open.c", "    ADCG_CUDA_TRY(cuda, cuFuncSetAttribute, function, CU_FUNC_MAX_DYNAMIC_SHARED_SIZE_BYTES, cuda->shared_optin - fixed);\n", ""),
     Mistake("the arena has no memory behind its end", f"{CUDA}/memory.c", "  const int64_t upto = round_up(bytes + ADCG_CUDA_ARENA_HEAD, cuda->granularity);\n  if (upto", "  const int64_t upto = bytes / cuda->granularity * cuda->granularity;\n  if (upto"),
 ]
