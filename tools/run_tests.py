@@ -118,14 +118,11 @@ def run_events(name: str, argv: list[str], cwd: Path = ROOT, environment: dict[s
 
 
 def run_pytest(name: str, paths: list[str]) -> Result:
-    """A process a core. Those of one file stay together (--dist=loadfile) unless paths say otherwise: files compile their programs."""
+    """A process a core. Tests of one file stay together unless paths say otherwise: files compile their programs."""
     report = ROOT / "build" / f"junit-{name}.xml"
     report.unlink(missing_ok=True)
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-n", "auto", "--dist=loadfile", "--timeout=300", f"--junitxml={report}", *paths],
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-    )
+    argv = [sys.executable, "-m", "pytest", "-q", "-n", "auto", "--dist=loadfile", "--timeout=300"]
+    done = subprocess.run([*argv, f"--junitxml={report}", *paths], cwd=ROOT, stdin=subprocess.DEVNULL)
     result = Result()
     if report.exists():
         for case in ET.parse(report).getroot().iter("testcase"):

@@ -59,7 +59,7 @@ MISTAKES = [
     Mistake("thread-local and global are swapped", f"{CUDA}/graph.c", "cuStreamBeginCapture(stream, modes[mode])", "cuStreamBeginCapture(stream, mode)"),
     Mistake("a failed capture is never ended", f"{CUDA}/graph.c", "  if (x->capturing) driver->cuStreamEndCapture(stream, &x->graph);", "  if (0) driver->cuStreamEndCapture(stream, &x->graph);"),
     Mistake("a failed capture's graph is not given back", f"{TAPE}/record.c", "    on->discard(on, exec->own_stream, executable);\n    return status;", "    return status;"),
-    Mistake("what an op did to the capture is not looked at", f"{CUDA}/graph.c", "  if (capture != CU_STREAM_CAPTURE_STATUS_ACTIVE)\n    return fail(ADCG_ERR_OP", "  if (0)\n    return fail(ADCG_ERR_OP"),
+    Mistake("what an op did to the capture is not looked at", f"{CUDA}/graph.c", "  if (capture != CU_STREAM_CAPTURE_STATUS_ACTIVE)\n    return", "  if (0)\n    return"),
     Mistake("allocation nodes are let in", f"{CUDA}/graph.c", "(type == CU_GRAPH_NODE_MEM_ALLOC || type == CU_GRAPH_NODE_MEM_FREE)", "(type == CU_GRAPH_NODE_MEM_FREE)"),
     Mistake("the driver's status is lost in a capture", f"{TAPE}/record.c", "  return status ? tape_fail_step(exec, kCapture, unit, step, status) : ADCG_OK;", "  return status ? tape_fail_step(exec, kCapture, unit, step, status) * 0 : ADCG_OK;"),
     Mistake("no upload", f"{CUDA}/graph.c", "  ADCG_CUDA_TRY(cuda, cuGraphUpload, x->exec, stream); /* or the first launch would */\n", ""),
