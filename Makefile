@@ -222,7 +222,7 @@ demo: $(LIBS) $(VENV)/stamp build/examples/serve ## the main job: serve Llama fr
 
 # ---- Checks -----------------------------------------------------------------------------------------------------
 
-test: $(LIBS) $(VENV)/stamp programs stage fakecuda ## everything that needs no GPU, with one summary
+test: $(LIBS) $(VENV)/stamp programs stage fakecuda build/kernels/libkernels.so ## everything that needs no GPU, with one summary
 	$(PY) tools/run_tests.py
 
 test-fakecuda test-cuhost: $(VENV)/stamp
