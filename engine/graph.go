@@ -388,6 +388,7 @@ func (g *Graph) spec(plan *piecewise.Plan, o ExecOptions, arena device.Arena) ta
 		spec.Arena, spec.ArenaHeld, spec.Batch = arena.Address(), arena.Held(), arena.Batch()
 	}
 	for i, n := range g.nodes {
+		promised := n.op.schema.Flags&piecewise.FlagZeroesTail != 0
 		if impl := n.op.builtIn; n.op.isBuiltIn {
 			context := impl.Context
 			if o.BatchInvariant {
@@ -395,11 +396,13 @@ func (g *Graph) spec(plan *piecewise.Plan, o ExecOptions, arena device.Arena) ta
 			}
 			spec.Impls[i] = tape.Impl{
 				Launch: impl.Launch, Workspace: impl.Workspace, BuiltIn: true, Context: context, State: n.state, Parametric: impl.Parametric,
+				ZeroesTail: promised || impl.ZeroesTail,
 			}
 		} else {
 			own := n.op.native
 			spec.Impls[i] = tape.Impl{
-				Launch: own.Launch, Workspace: own.Workspace, UserData: own.UserData, Parametric: n.op.schema.Flags&piecewise.FlagParametric != 0,
+				Launch: own.Launch, Workspace: own.Workspace, UserData: own.UserData, ZeroesTail: promised,
+				Parametric: n.op.schema.Flags&piecewise.FlagParametric != 0,
 			}
 		}
 	}

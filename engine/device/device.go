@@ -19,6 +19,7 @@ type Impl struct {
 	Context    uintptr // what every launch is given beside the node's state
 	Invariant  uintptr // the same for execs that are batch-invariant
 	UserData   uintptr // what Workspace is given while nothing is prepared: a context without a state
+	ZeroesTail bool    // its kernels zero rows [real, bucket) of its outputs, also where the schema does not promise it
 	Parametric bool    // Launch goes through the launcher alone, with the same kernels at every step of a size
 }
 

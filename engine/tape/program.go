@@ -22,6 +22,7 @@ type Impl struct {
 	Context   uintptr // of a built-in op: the device's
 	State     uintptr // of a built-in op: this node's
 
+	ZeroesTail bool // it zeroes rows [real, bucket) of its outputs itself
 	Parametric bool // it launches kernels through the launcher alone, the same ones in every step of a size
 }
 
@@ -271,7 +272,7 @@ func writeNodes(b *block, e *C.tape_exec, spec Spec) error {
 		out.attrs, out.num_attrs = first(attrs), C.int32_t(len(attrs))
 		out.partition = C.int32_t(partitionOf[i])
 		out.dynamic = flag(n.Schema.Kind != piecewise.Static)
-		out.zeroes_tail = flag(n.Schema.Flags&piecewise.FlagZeroesTail != 0)
+		out.zeroes_tail = flag(impl.ZeroesTail)
 		out.parametric = flag(impl.Parametric)
 		out.skip = flag(!spec.Plan.Runs[i])
 		out.mutates = C.uint64_t(n.Schema.Mutates)

@@ -204,9 +204,10 @@ func (d *cuda) Copy(to, from uintptr, bytes int64) error {
 }
 
 func (d *cuda) Op(name string) (device.Impl, bool) {
-	launch, workspace, prepare, _, ok := kernels.Find(name)
+	launch, workspace, prepare, zeroesTail, ok := kernels.Find(name)
 	return device.Impl{
 		Launch: launch, Workspace: workspace, Prepare: prepare, Context: d.context, Invariant: d.invariant, UserData: d.node,
+		ZeroesTail: zeroesTail,
 		Parametric: d.lt == 0 || name != "adcg.linear", // cuBLASLt launches its kernels itself
 	}, ok
 }
