@@ -33,7 +33,7 @@ static adcg_status host_zero_tail(const tape_exec *exec, const tape_value *value
   return ADCG_OK;
 }
 
-const tape_device tape_host = {.copy = host_copy, .fill = host_fill, .fetch = host_copy, .zero_tail = host_zero_tail};
+const tape_device tape_host = {.copy = host_copy, .fill = host_fill, .zero_tail = host_zero_tail};
 
 /* ---- Around the steps of any device ------------------------------------------------------------------------------ */
 

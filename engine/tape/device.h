@@ -30,20 +30,20 @@ typedef struct tape_device {
   /* Enqueued, in order of the stream. Memory is the device's. */
   adcg_status (*copy)(const struct tape_device *device, void *stream, void *to, const void *from, size_t bytes);
   adcg_status (*fill)(const struct tape_device *device, void *stream, void *at, int byte, size_t bytes);
-  /* Copies to host memory, and waits for it. */
-  adcg_status (*fetch)(const struct tape_device *device, void *stream, void *to, const void *from, size_t bytes);
   /* Zeroes rows [real, rows) of a dynamic op's output, which begins at `data`. */
   adcg_status (*zero_tail)(const struct tape_exec *exec, const struct tape_value *value, char *data, int64_t rows);
 
   /* What follows is NULL on the host: there a captured size is bound calls, and everything is done when it returns. */
+  adcg_status (*fetch)(const struct tape_device *device, void *stream, void *to, const void *from,
+                       size_t bytes); /* to the host, and waits */
   adcg_status (*give_batch)(const struct tape_exec *exec); /* exec->batch to exec->device_batch */
   adcg_status (*launch)(const struct tape_device *device, void *stream, const adcg_kernel_launch *launch);
 
   /* A capture: begin, then ops, end; discard in place of end, or after it, gives everything back, whatever state it is in. */
   adcg_status (*begin_capture)(const struct tape_device *device, void *stream, int32_t mode /* ADCG_CAPTURE_MODE_* */,
                                tape_executable **out);
-  /* Behind each op: whether what it did can be captured. `own`: it is of the library's and adds kernels alone. */
-  adcg_status (*check_capture)(const struct tape_device *device, void *stream, tape_executable *executable, bool own);
+  /* Behind an op: whether what it did can be captured. */
+  adcg_status (*check_capture)(const struct tape_device *device, void *stream, tape_executable *executable);
   /* Ends the capture, makes it executable and sends it to the device. */
   adcg_status (*end_capture)(const struct tape_device *device, void *stream, tape_executable *executable);
   void (*discard)(const struct tape_device *device, void *stream, tape_executable *executable);

@@ -64,9 +64,11 @@ static adcg_status record_step(tape_exec *exec, tape_unit *unit, int32_t number)
     if (!status) tape_clear_op_error();
   }
   if (io && !found) fix(exec, unit, t);
-  /* where the op has ended the capture, the driver refuses what it does then, and the first is what there is to tell */
-  if (!status || status == ADCG_ERR_DEVICE) {
-    adcg_status checked = on->check_capture(on, exec->own_stream, exec->capturing, status || node->user_data == &node->builtin);
+  /* Where the op has ended the capture, the driver refuses what it does then, and the first is what there is to tell. What the
+   * library's own ops launch through the launcher ends none. */
+  const bool harmless = node->parametric && node->user_data == &node->builtin;
+  if (status == ADCG_ERR_DEVICE || (!status && !harmless)) {
+    adcg_status checked = on->check_capture(on, exec->own_stream, exec->capturing);
     if (checked == ADCG_ERR_OP || !status) status = checked;
   }
   return status ? tape_fail_step(exec, kCapture, unit, step, status) : ADCG_OK;

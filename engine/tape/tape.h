@@ -281,6 +281,18 @@ static inline int64_t tape_rows(const tape_value *value, int64_t tokens, int64_t
   return d->tokens * tokens + d->seqs * seqs + d->constant;
 }
 
+/* Bytes from a value's first to its last one, of `rows` rows. */
+static inline int64_t tape_span(const tape_value *value, int64_t rows) {
+  if (rows <= 0) return 0;
+  if (!value->strides || !value->row_bytes) return rows * value->row_bytes;
+  int64_t elements = 1, last = (rows - 1) * value->strides[0];
+  for (int32_t d = 1; d < value->type.ndim; d++) {
+    elements *= value->type.dims[d].constant;
+    last += (value->type.dims[d].constant - 1) * value->strides[d];
+  }
+  return (last + 1) * (value->row_bytes / elements);
+}
+
 /* Rows of a step that count; never negative. */
 static inline int64_t tape_real_rows(const tape_exec *exec, const tape_value *value) {
   int64_t rows = tape_rows(value, exec->real_tokens, exec->real_seqs);

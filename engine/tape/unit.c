@@ -270,17 +270,8 @@ void tape_unit_free(tape_exec *exec, tape_unit *unit) {
 
 /* How far into the arena a value reaches in a step. */
 static int64_t end_of(const tape_value *value, int64_t begin, int64_t tokens, int64_t seqs) {
-  int64_t rows = tape_rows(value, tokens, seqs), bytes = rows * value->row_bytes;
-  if (rows <= 0) return 0;
-  if (value->strides && value->row_bytes) {
-    int64_t elements = 1, last = (rows - 1) * value->strides[0];
-    for (int32_t d = 1; d < value->type.ndim; d++) {
-      elements *= value->type.dims[d].constant;
-      last += (value->type.dims[d].constant - 1) * value->strides[d];
-    }
-    bytes = (last + 1) * (value->row_bytes / elements);
-  }
-  return begin + value->offset + bytes;
+  const int64_t bytes = tape_span(value, tape_rows(value, tokens, seqs));
+  return bytes ? begin + value->offset + bytes : 0;
 }
 
 bool tape_fits(tape_exec *exec, int64_t tokens, int64_t seqs) {

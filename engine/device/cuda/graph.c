@@ -121,7 +121,7 @@ static adcg_status look_at_nodes(executable *x, CUgraph graph) {
   return ADCG_OK;
 }
 
-static adcg_status check_capture(const tape_device *on, void *stream, tape_executable *head, bool own) {
+static adcg_status check_capture(const tape_device *on, void *stream, tape_executable *head) {
   const adcg_cuda *cuda = adcg_cuda_of(on);
   int capture = 0;
   CUgraph graph = NULL;
@@ -129,7 +129,7 @@ static adcg_status check_capture(const tape_device *on, void *stream, tape_execu
   if (capture != CU_STREAM_CAPTURE_STATUS_ACTIVE)
     return adcg_cuda_fail(ADCG_ERR_OP,
                           "it ended the capture: it made a call that cannot be captured, such as one that synchronises or allocates");
-  return own ? ADCG_OK : look_at_nodes(of(head), graph);
+  return look_at_nodes(of(head), graph);
 }
 
 static adcg_status end_capture(const tape_device *on, void *stream, tape_executable *head) {
