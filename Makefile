@@ -40,6 +40,8 @@ STAGE := build/stage
 
 comma := ,
 
+# Tests and linters compile as the library is, position independent and without the tree's path: C compiled for one serves all.
+export GOFLAGS := $(GOFLAGS) -trimpath -buildmode=pie
 export PYTHONPATH := $(CURDIR)/bindings/python:$(CURDIR)/examples/python
 export ADCG_LIBRARY ?= $(CURDIR)/build/libadcg.so
 
@@ -56,7 +58,7 @@ LDFLAGS_GO = -s -w -extldflags '-Wl,-soname,$(SONAME) -Wl,--version-script=$(CUR
 # Go writes a header of its own beside its output; include/adcg/adcg.h is the interface, so that one stays behind.
 $(LIB): $(SOURCES)
 	@mkdir -p build/go
-	CGO_ENABLED=1 $(GO) build -trimpath -buildmode=c-shared -ldflags "$(LDFLAGS_GO)" -o build/go/libadcg.so ./capi
+	CGO_ENABLED=1 $(GO) build -buildmode=c-shared -ldflags "$(LDFLAGS_GO)" -o build/go/libadcg.so ./capi
 	@mv build/go/libadcg.so $@ && rm -rf build/go
 
 build/$(SONAME) build/libadcg.so: $(LIB)
@@ -180,9 +182,14 @@ build/fakecuda/kernels.so: $(KERNEL_SOURCES) $(wildcard $(FAKECUDA)/shim/*.h) $(
 	$(CXX) -x c++ -std=c++17 $(CFLAGS) -march=native -ffp-contract=off -fno-strict-aliasing -Wall -Wextra -Wno-unknown-pragmas -fno-gnu-unique -fPIC -shared \
 		-Wl,-Bsymbolic -Iinclude -I$(FAKECUDA)/shim -o $@ kernels/cuda/all.cu
 
-build/kernels/libkernels.so: $(wildcard kernels/*/*.c kernels/*/*.h include/adcg/*.h) tests/kernels/runner.c
+KERNEL_OBJECTS := $(patsubst %.c,build/kernels/%.o,$(wildcard kernels/cuda/*.c kernels/host/*.c) tests/kernels/runner.c)
+
+build/kernels/%.o: %.c $(wildcard kernels/*/*.h include/adcg/*.h)
 	@mkdir -p $(@D)
-	$(CC) -std=gnu11 -O3 -g $(WARN) -Iinclude -fPIC -shared -pthread -o $@ kernels/cuda/*.c kernels/host/*.c tests/kernels/runner.c -lm
+	$(CC) -std=gnu11 -O3 -g $(WARN) -Iinclude -fPIC -pthread -c -o $@ $<
+
+build/kernels/libkernels.so: $(KERNEL_OBJECTS)
+	$(CC) -shared -pthread -o $@ $^ -lm
 
 # ---- The CUDA kernels' image ------------------------------------------------------------------------------------
 
@@ -201,9 +208,10 @@ $(NVCC_VENV)/stamp: kernels/cuda/requirements.txt
 	$(NVCC_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
-# What cu is compiled against and linked with: the stand-in, under the name that linkers look for. CGO_CFLAGS and CGO_LDFLAGS of the
-# environment come before the folders that cu itself names.
-CUHOST_ENV = CGO_CFLAGS="-O2 -g -I$(CURDIR)/$(CUDA_HEADERS)/include" CGO_LDFLAGS="-L$(CURDIR)/build/cuhost"
+# What cu is compiled against and linked with: the stand-in, under the name that linkers look for. Through the compiler's environment
+# where it can be: CGO_CFLAGS would compile all of the library's C anew, but come before a CUDA of the machine, which cu itself names.
+CUHOST_ENV = $(if $(wildcard /usr/local/cuda*),CGO_CFLAGS="-O2 -g -I$(CURDIR)/$(CUDA_HEADERS)/include" CGO_LDFLAGS="-L$(CURDIR)/build/cuhost",\
+	CPATH=$(CURDIR)/$(CUDA_HEADERS)/include LIBRARY_PATH=$(CURDIR)/build/cuhost)
 
 cuhost: build/cuhost/cuhost.test ## the gorgonia.org/cu adapter's tests, for the stand-in or a real libcuda.so.1
 
@@ -222,6 +230,7 @@ demo: $(LIBS) $(VENV)/stamp build/examples/serve ## the main job: serve Llama fr
 
 # ---- Checks -----------------------------------------------------------------------------------------------------
 
+# Tests call make for what they need, under a lock on this file (flock): several processes run them. What several need is built before.
 test: $(LIBS) $(VENV)/stamp programs stage fakecuda build/kernels/libkernels.so ## everything that needs no GPU, with one summary
 	$(PY) tools/run_tests.py
 

@@ -168,6 +168,7 @@ def suites(chosen: list[str]) -> list[tuple[str, object, list[str]]]:
 
 def main() -> int:
     total = Result()
+    os.environ.pop("MAKEFLAGS", None)  # of a make that runs jobs at once; those that tests run are not its own
     (ROOT / "build").mkdir(exist_ok=True)
     for name, run, args in suites(sys.argv[1:]):
         if not args:

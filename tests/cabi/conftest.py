@@ -23,7 +23,7 @@ def prefix() -> Path:
     """Where `make install` put the library: PREFIX below the staging folder."""
     if "ADCG_STAGE" in os.environ:
         return Path(os.environ["ADCG_STAGE"]).resolve() / "usr"
-    subprocess.run(["make", "--silent", "stage"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["flock", "Makefile", "make", "--silent", "stage"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     return ROOT / "build" / "stage" / "usr"
 
 

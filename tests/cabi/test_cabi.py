@@ -46,7 +46,7 @@ def standin() -> dict[str, str]:
     """The environment that has the stand-in driver as CUDA's; ADCG_TEST_DRIVER=real leaves the machine's own."""
     if os.environ.get("ADCG_TEST_DRIVER") == "real":
         return {"ADCG_TEST_DEVICE": "cuda:0"}
-    check_output(["make", "--silent", "fakecuda"], cwd=ROOT)
+    check_output(["flock", "Makefile", "make", "--silent", "fakecuda"], cwd=ROOT)
     folder = ROOT / "build" / "fakecuda"
     return {
         "ADCG_TEST_DEVICE": "cuda:0",

@@ -24,7 +24,12 @@ CONTINUATION = 160  # as the model's golden file has it, and serve expects
 
 
 def serve(*arguments: object) -> subprocess.CompletedProcess[str]:
-    subprocess.run(["make", "--silent", "build/examples/serve"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        ["flock", "Makefile", "make", "--silent", "build/examples/serve"],
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     argv = [SERVE, *map(str, arguments)]
     return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, errors="replace", timeout=240, check=False)
 

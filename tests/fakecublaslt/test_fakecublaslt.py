@@ -32,7 +32,10 @@ def run(argv: list[str | Path], **kwargs: object) -> str:
 def libraries(kind: str) -> Path:
     """The folder of both stand-ins: plain or sanitized."""
     folder = BUILD if kind == "plain" else BUILD / kind
-    run(["make", "--silent", *(str((folder / name).relative_to(ROOT)) for name in LIBRARIES)], cwd=ROOT)
+    run(
+        ["flock", "Makefile", "make", "--silent", *(str((folder / name).relative_to(ROOT)) for name in LIBRARIES)],
+        cwd=ROOT,
+    )
     return folder
 
 
@@ -40,7 +43,7 @@ def libraries(kind: str) -> Path:
 def environment(kind: str) -> dict[str, str]:
     """With the object of our own kernels."""
     kernels = BUILD / "kernels.so"
-    run(["make", "--silent", str(kernels.relative_to(ROOT))], cwd=ROOT)
+    run(["flock", "Makefile", "make", "--silent", str(kernels.relative_to(ROOT))], cwd=ROOT)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("FAKECUDA_")}
     return {**kept, "LD_LIBRARY_PATH": str(libraries(kind)), "FAKECUDA_KERNELS": str(kernels)}
 
@@ -88,7 +91,7 @@ def test_table_is_complete(program: str) -> None:
 
 def test_gpu_script(tmp_path: Path) -> None:
     """tests/gpu/lt.py, as far as it goes without a GPU: it finds nothing wrong, and the nodes of each policy."""
-    run(["make", "--silent", "build/gpu/liblt.so"], cwd=ROOT)
+    run(["flock", "Makefile", "make", "--silent", "build/gpu/liblt.so"], cwd=ROOT)
     image = tmp_path / "image"
     image.write_text(f"fakecuda-image 1\nlibrary {environment('plain')['FAKECUDA_KERNELS']}\n")
     script = ROOT / "tests" / "gpu" / "lt.py"

@@ -33,7 +33,7 @@ def run(argv: list[str | Path], **kwargs: object) -> str:
 def driver(kind: str) -> Path:
     """The folder of a built libcuda.so.1: plain or sanitized."""
     folder = BUILD if kind == "plain" else BUILD / kind
-    run(["make", "--silent", str((folder / "libcuda.so.1").relative_to(ROOT))], cwd=ROOT)
+    run(["flock", "Makefile", "make", "--silent", str((folder / "libcuda.so.1").relative_to(ROOT))], cwd=ROOT)
     return folder
 
 

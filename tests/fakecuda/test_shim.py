@@ -30,7 +30,7 @@ class Driver:
     """A context with the kernels of mistakes.cu, of 1024 words each to read and to write."""
 
     def __init__(self) -> None:
-        subprocess.run(["make", "--silent", "build/fakecuda/libcuda.so.1"], cwd=ROOT, check=True)
+        subprocess.run(["flock", "Makefile", "make", "--silent", "build/fakecuda/libcuda.so.1"], cwd=ROOT, check=True)
         kernels = BUILD / "mistakes.so"
         flags = [
             "-x",

@@ -197,7 +197,7 @@ def main() -> int:
     parser.add_argument("--small", action="store_true", help="small steps, as far as the stand-in driver goes")
     options = parser.parse_args()
     if not LIBRARY.exists():
-        subprocess.run(["make", "--silent", str(LIBRARY.relative_to(ROOT))], cwd=ROOT, check=True)
+        subprocess.run(["flock", "Makefile", "make", "--silent", str(LIBRARY.relative_to(ROOT))], cwd=ROOT, check=True)
     runner = Runner(options.libcuda, IMAGE.read_bytes())
     print(f"device: {runner.device()}")
     failed = 0

@@ -128,7 +128,7 @@ def main() -> int:
     parser.add_argument("--no-torch", action="store_true")
     options = parser.parse_args()
     if not LIBRARY.exists():
-        subprocess.run(["make", "--silent", str(LIBRARY.relative_to(ROOT))], cwd=ROOT, check=True)
+        subprocess.run(["flock", "Makefile", "make", "--silent", str(LIBRARY.relative_to(ROOT))], cwd=ROOT, check=True)
     runner = Runner(options.libcuda, IMAGE.read_bytes())
     print(f"device: {runner.device()}")
     failed = 0

@@ -11,6 +11,8 @@ from kernel_runner import IMAGE, LIBRARY, ROOT, Runner
 
 @pytest.fixture(scope="session")
 def runner() -> Runner:
-    subprocess.run(["make", "--silent", "fakecuda", str(LIBRARY.relative_to(ROOT))], cwd=ROOT, check=True)
+    subprocess.run(
+        ["flock", "Makefile", "make", "--silent", "fakecuda", str(LIBRARY.relative_to(ROOT))], cwd=ROOT, check=True
+    )
     os.environ["FAKECUDA_KERNELS"] = str(ROOT / "build/fakecuda/kernels.so")
     return Runner(str(ROOT / "build/fakecuda/libcuda.so.1"), IMAGE.read_bytes())
