@@ -182,9 +182,9 @@ build/fakecuda/kernels.so: $(KERNEL_SOURCES) $(wildcard $(FAKECUDA)/shim/*.h) $(
 	$(CXX) -x c++ -std=c++17 $(CFLAGS) -march=native -ffp-contract=off -fno-strict-aliasing -Wall -Wextra -Wno-unknown-pragmas -fno-gnu-unique -fPIC -shared \
 		-Wl,-Bsymbolic -Iinclude -I$(FAKECUDA)/shim -o $@ kernels/cuda/all.cu
 
-KERNEL_OBJECTS := $(patsubst %.c,build/kernels/%.o,$(wildcard kernels/cuda/*.c kernels/host/*.c) tests/kernels/runner.c)
+KERNEL_OBJECTS := $(patsubst %.c,build/objects/%.o,$(wildcard kernels/cuda/*.c kernels/host/*.c) tests/kernels/runner.c)
 
-build/kernels/%.o: %.c $(wildcard kernels/*/*.h include/adcg/*.h)
+build/objects/%.o: %.c $(wildcard kernels/*/*.h include/adcg/*.h)
 	@mkdir -p $(@D)
 	$(CC) -std=gnu11 -O3 -g $(WARN) -Iinclude -fPIC -pthread -c -o $@ $<
 
@@ -197,7 +197,7 @@ build/kernels/libkernels.so: $(KERNEL_OBJECTS)
 KERNEL_IMAGES := kernels/cuda/images
 NVCC_VENV := build/nvcc
 
-kernels: $(NVCC_VENV)/stamp ## compiles kernels/cuda into its committed image (sm_80, sm_90, sm_100, PTX), with a pinned compiler
+kernels: $(NVCC_VENV)/stamp ## compiles kernels/cuda into its committed image (sm_80, sm_90a, sm_100, PTX), with a pinned compiler
 	$(PYTHON) tools/kernels.py build $(NVCC_VENV) $(KERNEL_IMAGES)
 
 kernels-check: $(NVCC_VENV)/stamp ## compiles them again and compares with what is committed
