@@ -11,7 +11,7 @@ import (
 )
 
 // long is a model whose sequences have several chunks of keys, and whose steps have several tiles of queries.
-var long = sizes{600, 640, engine.F32}
+var long = sizes{300, 340, engine.F32}
 
 // randomTurns are steps of every kind, in any order: first one that is small, so that what is captured on first use is captured for it,
 // then one that fills the limits, whose context is longer than anything before.
@@ -72,7 +72,7 @@ func TestFullGraphsOfAttentionServeEveryBatch(t *testing.T) {
 		{byCores("adcg.paged_attention", engine.F8E4M3), bf16},
 	} {
 		m := newModel(t, deviceName(), c.attentionCase, c.sizes)
-		turns := randomTurns(rand.New(rand.NewPCG(uint64(i), 11)), c.sizes, 12)
+		turns := randomTurns(rand.New(rand.NewPCG(uint64(i), 11)), c.sizes, 10)
 		want, wantCaches, modes := m.play(t, engine.ExecOptions{Mode: engine.Eager, BatchInvariant: true}, turns)
 		steps := 2 * len(turns)
 		require.Equal(t, map[piecewise.Mode]int{piecewise.ModeNone: steps}, modes)
