@@ -126,9 +126,7 @@ def main() -> int:
             print(
                 f"{name:28} {ours:8.1f}us {size / ours / 1000:8.0f} {theirs:8.1f}us {ours / theirs:11.2f}", flush=True
             )
-        print(
-            "Weights that fit the L2 (4096 x 4096) are read from there by both; rope stands beside a copy of x."
-        )
+        print("Weights that fit the L2 (4096 x 4096) are read from there by both; rope stands beside a copy of x.")
     return 1 if failed else 0
 
 

@@ -328,7 +328,10 @@ def main() -> int:
         worst = max(errors, key=lambda label: errors[label])
         wrong = {label: error for label, error in errors.items() if not error <= 1}
         failed += [f"{policy}: {label}: {error:.2f} times its limit" for label, error in wrong.items()]
-        print(f"{policy}: {len(errors)} products, {len(wrong)} wrong; worst: {worst}, {errors[worst]:.2f} of its limit", flush=True)
+        print(
+            f"{policy}: {len(errors)} products, {len(wrong)} wrong; worst: {worst}, {errors[worst]:.2f} of its limit",
+            flush=True,
+        )
         report[f"errors {policy}"] = {"count": len(errors), "wrong": wrong, "worst": errors[worst]}
     report["nan through relu"] = nan_through_relu(cuda, default)
     print(f"a NaN comes through relu: {report['nan through relu']}")

@@ -17,13 +17,19 @@ ROOT = Path(__file__).resolve().parents[2]
 for folder in ("bindings/python", "examples/python", "tests/golden", "tests/bench"):
     sys.path.insert(0, str(ROOT / folder))
 
+# Products are the library's own kernels on every machine: through cuBLASLt, tensors of theirs are staged.
+os.environ["ADCG_CUBLASLT"] = str(ROOT / "no-cublaslt")
+
 import adcg  # noqa: E402
 
 STANDIN = ROOT / "build" / "fakecuda"
 
 
 def load_standin() -> bool:
-    """Loads the stand-in for the CUDA driver (`make fakecuda`) under its soname: whoever asks for that finds it."""
+    """Loads the stand-in for the CUDA driver (`make fakecuda`) under its soname: whoever asks for that finds it.
+    ADCG_TEST_DRIVER=real leaves the machine's own."""
+    if os.environ.get("ADCG_TEST_DRIVER") == "real":
+        return True
     driver, kernels = STANDIN / "libcuda.so.1", STANDIN / "kernels.so"
     if not driver.is_file() or not kernels.is_file():
         return False
@@ -64,6 +70,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "on_both: runs on the host, and on cuda:0 over the stand-in driver")
+    config.addinivalue_line("markers", "on_cuda: runs on cuda:0; `-m on_cuda` chooses what a GPU is for")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        device = (
+            item.callspec.params.get("device")
+            if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+            else None
+        )
+        if device == "cuda:0" or "cuda" in getattr(item, "fixturenames", ()):
+            item.add_marker("on_cuda")
 
 
 @pytest.fixture
