@@ -17,9 +17,6 @@ ROOT = Path(__file__).resolve().parents[2]
 for folder in ("bindings/python", "examples/python", "tests/golden", "tests/bench"):
     sys.path.insert(0, str(ROOT / folder))
 
-# Products are the library's own kernels on every machine: through cuBLASLt, tensors of theirs are staged.
-os.environ["ADCG_CUBLASLT"] = str(ROOT / "no-cublaslt")
-
 import adcg  # noqa: E402
 
 STANDIN = ROOT / "build" / "fakecuda"
