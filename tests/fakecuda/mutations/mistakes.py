@@ -30,7 +30,7 @@ MISTAKES = [
     Mistake("the mark of a wait is never destroyed", f"{TAPE}/device.c", "    if (there) on->close_mark(on, there);\n", ""),
     Mistake("the memory behind the arena is kept", f"{CUDA}/memory.c", "  driver->cuMemRelease(handle); /* the mapping keeps the memory */\n", ""),
     Mistake("the arena's range is kept", f"{CUDA}/memory.c", "  cuda->driver.cuMemAddressFree(arena->base, (size_t)arena->reserved);\n  return ADCG_OK;", "  return ADCG_OK;"),
-    Mistake("the arena stays mapped", f"{CUDA}/memory.c", "  cuda->driver.cuMemUnmap(arena->base, (size_t)arena->mapped);\n", ""),
+    Mistake("the arena stays mapped", f"{CUDA}/memory.c", "  if (arena->mapped) cuda->driver.cuMemUnmap(arena->base, (size_t)arena->mapped);\n", ""),
     Mistake("a range is kept when its memory cannot be had", f"{CUDA}/memory.c", "  if (status) cuda->driver.cuMemAddressFree(out->base, (size_t)out->reserved);\n", ""),
     Mistake("a mapping is kept that nobody may use", f"{CUDA}/memory.c", "    if (status) driver->cuMemUnmap(at, bytes);\n", ""),
     Mistake("the module is never unloaded", f"{CUDA}/open.c", "    if (cuda->module) cuda->driver.cuModuleUnload(cuda->module);\n", ""),
