@@ -145,7 +145,7 @@ build/fakecuda/sanitized/libcublasLt.so.13: $(wildcard $(FAKECUBLASLT)/*.c $(FAK
 # at the end.
 GPU := build/gpu
 GPU_CARRY := $(LIBS) $(GPU) build/kernels/libkernels.so build/cuhost/cuhost.test
-CABI_PROGRAMS := bad_handles bad_graphs bad_steps ops parts rows dispatch exec ladder load oom
+CABI_PROGRAMS := bad_handles bad_graphs bad_steps ops parts rows dispatch exec release ladder load oom
 
 gpu: $(LIBS) $(GPU)/graphs $(GPU)/liblt.so $(CABI_PROGRAMS:%=$(GPU)/cabi/%) $(GPU)/cabi/failmalloc.so build/kernels/libkernels.so build/cuhost/cuhost.test ## what tests/gpu/report.py needs where there is a GPU
 	@strip --strip-debug $(GPU)/graphs $(GPU)/*.so $(GPU)/cabi/* build/kernels/libkernels.so # it is carried over a wire

@@ -84,6 +84,7 @@ type Exec struct {
 	graph *Graph
 	plan  *piecewise.Plan
 	arena device.Arena
+	given int64 // bytes of it that Release gave back
 
 	mu   sync.RWMutex // held for reading by calls, for writing by Close
 	data *tape.Exec   // nil once closed
@@ -356,6 +357,7 @@ func (x *Exec) Release() error {
 	if err := x.arena.Release(); err != nil {
 		return errorf(StatusOf(err), "arena: %d bytes: %v", held, err)
 	}
+	x.given = held
 	x.data.SetReleased(true, 0)
 	logf(LogDebug, "exec: released %d bytes", held)
 	return nil
@@ -372,10 +374,10 @@ func (x *Exec) Restore() error {
 		return errorf(ErrState, "exec: not released")
 	}
 	if err := x.arena.Restore(); err != nil {
-		return errorf(StatusOf(err), "arena: %v", err)
+		return errorf(StatusOf(err), "arena: %d bytes: %v", x.given, err)
 	}
 	x.data.SetReleased(false, x.arena.Held())
-	logf(LogDebug, "exec: restored %d bytes", x.arena.Held())
+	logf(LogDebug, "exec: restored %d bytes", x.given)
 	return nil
 }
 
