@@ -110,7 +110,7 @@ build/bench/libbare.so: tests/bench/bare.c tests/bench/bare.h
 	@mkdir -p $(@D)
 	$(CC) -std=c11 $(CFLAGS) $(WARN) -Iinclude -fPIC -shared -o $@ $<
 
-build/bench/replay: tests/bench/replay.c tests/bench/bare.h build/bench/libbare.so $(LIBS)
+build/bench/replay: tests/bench/replay.c tests/bench/bare.h tests/bench/try.h build/bench/libbare.so $(LIBS)
 	$(CC) -std=c11 $(CFLAGS) $(WARN) -Iinclude -o $@ $< -Lbuild/bench -lbare -Wl,-rpath,'$$ORIGIN' $(LINK) -pthread
 
 # The stand-in driver, and the recorded sequences that hold it.
@@ -145,16 +145,23 @@ build/fakecuda/sanitized/libcublasLt.so.13: $(wildcard $(FAKECUBLASLT)/*.c $(FAK
 # at the end.
 GPU := build/gpu
 GPU_CARRY := $(LIBS) $(GPU) build/kernels/libkernels.so build/cuhost/cuhost.test
-CABI_PROGRAMS := bad_handles bad_graphs bad_steps ops parts rows dispatch exec release ladder load oom
+CABI_PROGRAMS := bad_handles bad_graphs bad_steps ops parts rows dispatch exec release ladder load oom capture counts streams
+GPU_SITE := pytest _pytest pluggy iniconfig packaging pygments # Python alone
 
-gpu: $(LIBS) $(GPU)/graphs $(GPU)/liblt.so $(CABI_PROGRAMS:%=$(GPU)/cabi/%) $(GPU)/cabi/failmalloc.so build/kernels/libkernels.so build/cuhost/cuhost.test ## what tests/gpu/report.py needs where there is a GPU
+gpu: $(LIBS) $(GPU)/site $(GPU)/graphs $(GPU)/liblt.so $(CABI_PROGRAMS:%=$(GPU)/cabi/%) $(GPU)/cabi/failmalloc.so build/kernels/libkernels.so build/cuhost/cuhost.test ## what tests/gpu/report.py needs where there is a GPU
 	@strip --strip-debug $(GPU)/graphs $(GPU)/*.so $(GPU)/cabi/* build/kernels/libkernels.so # it is carried over a wire
 	@git describe --always --dirty --abbrev=12 > $(GPU)/commit
 	@printf 'carry:%s\nrun there: python3 tests/gpu/report.py --out FOLDER\n' "$(GPU_CARRY:%= %)"
 
-$(GPU)/graphs: tests/gpu/graphs.c tests/gpu/bare_driver.h engine/device/cuda/driver.h $(LIBS)
+$(GPU)/graphs: tests/gpu/graphs.c tests/gpu/bare_driver.h tests/bench/try.h engine/device/cuda/driver.h $(LIBS)
 	@mkdir -p $(@D)
 	$(CC) -std=c11 $(CFLAGS) $(WARN) -Iinclude -o $@ $< $(LINK) -ldl
+
+$(GPU)/site: $(VENV)/stamp
+	@mkdir -p $@
+	cp -r $(wildcard $(GPU_SITE:%=$(VENV)/lib/python3*/site-packages/%)) $@
+	@find $@ -name __pycache__ -prune -exec rm -r {} +
+	@touch $@
 
 $(GPU)/cabi/failmalloc.so: tests/cabi/failmalloc.c
 	@mkdir -p $(@D)
@@ -182,9 +189,9 @@ build/fakecuda/kernels.so: $(KERNEL_SOURCES) $(wildcard $(FAKECUDA)/shim/*.h) $(
 	$(CXX) -x c++ -std=c++17 $(CFLAGS) -march=native -ffp-contract=off -fno-strict-aliasing -Wall -Wextra -Wno-unknown-pragmas -fno-gnu-unique -fPIC -shared \
 		-Wl,-Bsymbolic -Iinclude -I$(FAKECUDA)/shim -o $@ kernels/cuda/all.cu
 
-KERNEL_OBJECTS := $(patsubst %.c,build/kernels/%.o,$(wildcard kernels/cuda/*.c kernels/host/*.c) tests/kernels/runner.c)
+KERNEL_OBJECTS := $(patsubst %.c,build/objects/%.o,$(wildcard kernels/cuda/*.c kernels/host/*.c) tests/kernels/runner.c)
 
-build/kernels/%.o: %.c $(wildcard kernels/*/*.h include/adcg/*.h)
+build/objects/%.o: %.c $(wildcard kernels/*/*.h include/adcg/*.h)
 	@mkdir -p $(@D)
 	$(CC) -std=gnu11 -O3 -g $(WARN) -Iinclude -fPIC -pthread -c -o $@ $<
 
@@ -197,7 +204,7 @@ build/kernels/libkernels.so: $(KERNEL_OBJECTS)
 KERNEL_IMAGES := kernels/cuda/images
 NVCC_VENV := build/nvcc
 
-kernels: $(NVCC_VENV)/stamp ## compiles kernels/cuda into its committed image (sm_80, sm_90, sm_100, PTX), with a pinned compiler
+kernels: $(NVCC_VENV)/stamp ## compiles kernels/cuda into its committed image (sm_80, sm_90a, sm_100, PTX), with a pinned compiler
 	$(PYTHON) tools/kernels.py build $(NVCC_VENV) $(KERNEL_IMAGES)
 
 kernels-check: $(NVCC_VENV)/stamp ## compiles them again and compares with what is committed

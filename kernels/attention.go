@@ -59,7 +59,7 @@ func attentionOver(name, cache string, place placement) piecewise.OpSchema {
 		Name: name,
 		Doc: "q [T, N, D], k [T, Nkv, D], v [T, Nkv, Dv], k_cache [" + place.shape + ", Nkv, D], v_cache [" + place.shape + ", Nkv, Dv], " + place.doc +
 			", sinks [N] (optional) -> [T, N, Dv]: causal attention over " + cache + ", which it writes",
-		Kind: piecewise.Dynamic, Capture: piecewise.CaptureUniformDecode, NumInputs: len(names), NumOptionalInputs: 1, NumOutputs: 1,
+		Kind: piecewise.Dynamic, Capture: piecewise.CaptureAlways, NumInputs: len(names), NumOptionalInputs: 1, NumOutputs: 1,
 		Mutates: 1<<attnKCache | 1<<attnVCache, StridedInputs: 1<<attnQ | 1<<attnK | 1<<attnV, StridedOutputs: 1,
 		Attrs: []piecewise.AttrSpec{
 			floatAttr("scale", 0, "of the scores; 0: 1/sqrt(D)"),

@@ -158,7 +158,7 @@ func units(l Limits, o Options, support CaptureSupport, tokenSegments, seqSegmen
 	}
 	if full && support == CaptureAlways {
 		for _, b := range o.Buckets {
-			out = append(out, Unit{ModeFull, b, l.MaxSeqs})
+			out = append(out, Unit{ModeFull, b, min(b, l.MaxSeqs)}) // each sequence has a token
 		}
 	}
 	if o.Mode == ModePiecewise || o.Mode == ModeFullAndPiecewise && support != CaptureAlways {

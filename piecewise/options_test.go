@@ -99,14 +99,14 @@ func TestUnits(t *testing.T) {
 		{ModeFull, CaptureNever, nil},
 		{ModeFull, CaptureUniformDecode, full(8, 8, 2, 2)}, // 16 sequences are more than 12 tokens
 		{ModeFull, CaptureUniformBatch, full(8, 8, 6, 2, 2, 2)},
-		{ModeFull, CaptureAlways, full(12, 16, 8, 16, 8, 8, 6, 2, 2, 2)},
+		{ModeFull, CaptureAlways, full(12, 12, 8, 8, 6, 2, 2, 2)},
 		{ModeFullDecodeOnly, CaptureNever, nil},
 		{ModeFullDecodeOnly, CaptureUniformDecode, full(8, 8, 2, 2)},
 		{ModeFullDecodeOnly, CaptureAlways, full(8, 8, 2, 2)},
 		{ModeFullAndPiecewise, CaptureNever, pieces},
 		{ModeFullAndPiecewise, CaptureUniformDecode, []Unit{{ModePiecewise, 12, 0}, {ModeFull, 8, 8}, {ModePiecewise, 8, 0}, {ModeFull, 2, 2},
 			{ModePiecewise, 0, 16}, {ModePiecewise, 0, 8}, {ModePiecewise, 0, 2}}},
-		{ModeFullAndPiecewise, CaptureAlways, full(12, 16, 8, 16, 8, 8, 6, 2, 2, 2)},
+		{ModeFullAndPiecewise, CaptureAlways, full(12, 12, 8, 8, 6, 2, 2, 2)},
 	} {
 		o.Mode = e.mode
 		assert.Equal(t, e.want, units(l, o, e.support, true, true), "%s, %s", e.mode, e.support)

@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TARGETS = ["arch=compute_80,code=[sm_80,compute_80]", "arch=compute_90,code=sm_90", "arch=compute_100,code=sm_100"]
+TARGETS = ["arch=compute_80,code=[sm_80,compute_80]", "arch=compute_90a,code=sm_90a", "arch=compute_100,code=sm_100"]
 FLAGS = ["-std=c++17", "-O3", "-fmad=false", "-Werror", "all-warnings", "-Xfatbin=-compress-all", "-Iinclude"]
 
 

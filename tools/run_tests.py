@@ -147,7 +147,7 @@ def suites(chosen: list[str]) -> list[tuple[str, object, list[str]]]:
     every = {
         "go": [
             ("go vet", run_command, [GO, "vet", "./..."]),
-            ("go test -race", run_go, ["-race", "-short", "-timeout", "30m", *raced]),
+            ("go test -race", run_go, ["-race", "-buildmode=default", "-short", "-timeout", "30m", *raced]),
             ("go test", run_go, ["-timeout", "30m", *packages]),
         ],
         "cabi": [("cabi", run_pytest, ["tests/cabi", "tests/abi"])],

@@ -338,7 +338,7 @@ func laddersOf(u piecewise.Unit, plan *piecewise.Plan) map[int]int64 {
 	if support >= piecewise.CaptureUniformBatch && o.QueryLen > 1 && u.Tokens == u.Seqs*o.QueryLen {
 		ladders[C.TAPE_LADDER_UNIFORM] = u.Seqs
 	}
-	if support == piecewise.CaptureAlways && u.Seqs == plan.Graph.Limits.MaxSeqs && slices.Contains(plan.Buckets, u.Tokens) {
+	if support == piecewise.CaptureAlways && u.Seqs == min(u.Tokens, plan.Graph.Limits.MaxSeqs) && slices.Contains(plan.Buckets, u.Tokens) {
 		ladders[C.TAPE_LADDER_MIXED] = u.Tokens
 	}
 	return ladders

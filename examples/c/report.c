@@ -46,7 +46,7 @@ static void print_steps(const tally *t) {
 static void print_fallbacks(const adcg_stats *stats) {
   static const char *const reasons[ADCG_NUM_REASONS] = {"none: it was one full graph",
                                                         "mode: the exec's mode has nothing better for such a step",
-                                                        "support: attention's capture support does not cover a mixed batch",
+                                                        "support: an op's capture support does not cover such a batch",
                                                         "too large: larger than the largest bucket",
                                                         "not captured: no bucket that holds it",
                                                         "capture failed: its bucket's",

@@ -56,7 +56,7 @@ def report(tally: Tally, runner: Runner, forecast: adcg.Forecast, checked: bool)
     explained = {
         "none": "none: one full graph",
         "mode": "mode: the exec's mode has nothing better",
-        "support": "support: attention's capture support does not cover a mixed batch",
+        "support": "support: an op's capture support does not cover such a batch",
         "too_large": "too_large: larger than the largest bucket",
         "not_captured": "not_captured: no bucket captured for it",
         "capture_failed": "capture_failed: its bucket failed",

@@ -7,4 +7,6 @@
 #include "lt.cu"
 #include "index.cu"
 #include "attention.cu"
-#include "attention_cores.cu"
+#include "attention_tile.cu"
+#include "attention_wide.cu"
+#include "attention_split.cu"

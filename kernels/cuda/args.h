@@ -131,10 +131,10 @@ enum {
   ADCG_PLAIN_ROWS = 16,      /* rows of its tile at most, */
   ADCG_PLAIN_FLOATS = 12288, /* and floats of shared memory that it has */
   ADCG_TILE_ROWS = 128,      /* rows of a tile on tensor cores, */
-  ADCG_WIDE_ROWS = 256,      /* of a wide one, */
+  ADCG_WIDE_ROWS = 192,      /* of a wide one, */
   ADCG_SPLIT_ROWS = 16,      /* and where the keys are split, by blocks of */
   ADCG_SPLIT_THREADS = 128,  /* so many threads; */
-  ADCG_WIDE_BYTES = 230496,  /* bytes of shared memory of a wide tile, */
+  ADCG_WIDE_BYTES = 214528,  /* bytes of shared memory of a wide tile, */
   ADCG_SPLIT_BYTES = 77056   /* and of split keys, for heads of 128 dims */
 };
 

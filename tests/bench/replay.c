@@ -19,14 +19,7 @@
 
 BARE(static __attribute__((noinline)), program)
 
-#define TRY(call)                                                                           \
-  do {                                                                                      \
-    adcg_status status_ = (call);                                                           \
-    if (status_) {                                                                          \
-      fprintf(stderr, "%s: %s: %s\n", #call, adcg_status_name(status_), adcg_last_error()); \
-      exit(1);                                                                              \
-    }                                                                                       \
-  } while (0)
+#include "try.h"
 
 static int64_t now_ns(void) {
   struct timespec t;

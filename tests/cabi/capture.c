@@ -52,21 +52,23 @@ static bool allowed(enum breach breach, int32_t mode) {
 
 static void broken_captures(void) {
   for (int32_t mode = ADCG_CAPTURE_MODE_THREAD_LOCAL; mode <= ADCG_CAPTURE_MODE_RELAXED; mode++) {
-    for (int i = 0; i < 2 * NUM_BREACHES; i++) {
-      enum breach breach = (enum breach)(i / 2);
-      launches_first = i % 2;
+    for (int i = 0; i < 4 * NUM_BREACHES; i++) {
+      enum breach breach = (enum breach)(i / 4);
+      launches_first = i & 1;
+      const bool says_parametric = i & 2; /* and does what such an op must not */
       mini_open(&m, 128, 8);
       CU(cuStreamCreate(&other_stream, 1));
       CU(cuEventCreate(&event, 2));
       adcg_op_schema plain = mini_schema("t.plain", ADCG_OP_STATIC, mini_increment),
                      breaks = mini_schema(names[breach], ADCG_OP_STATIC, breach_launch);
-      breaks.flags = 0;
+      breaks.flags = says_parametric ? ADCG_OP_PARAMETRIC : 0;
       adcg_value v = mini_add(&m, &plain, NULL, m.input);
       mini_freeze(&m, mini_add(&m, &breaks, &breach, v));
       adcg_exec_options options = options_of(ADCG_MODE_PIECEWISE);
       options.capture_mode = mode;
       mini_exec(&m, &options);
-      fprintf(stderr, "mode %d, %s, launches %s: ", (int)mode, names[breach], launches_first ? "first" : "last");
+      fprintf(stderr, "mode %d, %s%s, launches %s: ", (int)mode, names[breach], says_parametric ? " (parametric)" : "",
+              launches_first ? "first" : "last");
       if (allowed(breach, mode)) {
         TRY(adcg_exec_capture(m.exec, NULL, 0, NULL, NULL));
       } else {

@@ -34,6 +34,12 @@ static const char kPtx[] =
     "  ld.global.f32 %f0, [%p0]; add.f32 %f1, %f0, %f0; st.global.f32 [%p2], %f1; add.f32 %f2, %f2, %f0;\n"
     "  add.s64 %p0, %p0, %p4; add.s64 %p2, %p2, %p4; sub.u32 %i1, %i1, 1; bra LOOP;\n"
     "END: st.global.f32 [%p1], %f2; ret;\n"
+    "}\n"
+    /* total += count, words */
+    ".visible .entry t_count(.param .u64 count, .param .u64 total) {\n"
+    "  .reg .u64 %p<2>; .reg .u32 %i<2>;\n"
+    "  ld.param.u64 %p0, [count]; ld.param.u64 %p1, [total];\n"
+    "  ld.global.u32 %i0, [%p0]; ld.global.u32 %i1, [%p1]; add.u32 %i0, %i0, %i1; st.global.u32 [%p1], %i0; ret;\n"
     "}\n";
 
 /* What the tests call of the driver, beside the library. */
@@ -74,7 +80,7 @@ static const char kPtx[] =
   F(void, fakecuda_set_version, (int version))
 
 typedef struct driver {
-  void *library, *context, *module, *add, *twice;
+  void *library, *context, *module, *add, *twice, *count;
 #define DECLARE(name, parameters) int(*name) parameters;
   DRIVER_CALLS(DECLARE)
 #undef DECLARE
@@ -122,6 +128,7 @@ static inline void device_open(void) {
   CU(cuModuleLoadData(&cu.module, kPtx));
   CU(cuModuleGetFunction(&cu.add, cu.module, "t_add"));
   CU(cuModuleGetFunction(&cu.twice, cu.module, "t_double"));
+  CU(cuModuleGetFunction(&cu.count, cu.module, "t_count"));
 }
 
 /* The stand-in then has nothing that lives. */

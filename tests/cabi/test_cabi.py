@@ -15,7 +15,7 @@ from conftest import BUILD, CC, CXX, HERE, ROOT, STRICT, check_output, compile_p
 
 BAD_INPUT = ["bad_handles", "bad_graphs", "bad_steps"]
 PROGRAMS = [*BAD_INPUT, "ops", "parts", "rows", "dispatch", "exec", "release", "ladder", "load", "oom"]
-CUDA_ALONE = ["capture", "streams", "faults"]
+CUDA_ALONE = ["capture", "counts", "streams", "faults"]
 # That run on the stand-in driver, too, but for these cases: they see a step's launches from inside, or are the host's.
 ON_CUDA: dict[str, list[str]] = {
     "bad_steps": [],

@@ -10,19 +10,11 @@
 #define _GNU_SOURCE
 #include <adcg/adcg.h>
 
+#include "../bench/try.h"
 #include "bare_driver.h"
 
 enum { kMaxBuckets = 64, kLargest = 512 };
 static int segments = 33, num_buckets = 51, samples = 401;
-
-#define TRY(call)                                                                           \
-  do {                                                                                      \
-    adcg_status status_ = (call);                                                           \
-    if (status_) {                                                                          \
-      fprintf(stderr, "%s: %s: %s\n", #call, adcg_status_name(status_), adcg_last_error()); \
-      exit(1);                                                                              \
-    }                                                                                       \
-  } while (0)
 
 /* ---- The library's side ---------------------------------------------------------------------------------------------- */
 

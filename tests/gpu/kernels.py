@@ -21,40 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "tests/kernels"))
 
 import kernel_cases  # noqa: E402
+import kernel_checks  # noqa: E402
 from kernel_runner import BF16, F32, I32, IMAGE, LIBRARY, Call, Runner, Tensor, empty, from_bf16, to_bf16  # noqa: E402
-
-
-def against_host(runner: Runner, op: str, seeds: int) -> float:
-    """The largest share of its tolerance that a result used up (or 0 where the bits must be the same)."""
-    worst = 0.0
-    for seed in range(seeds):
-        case = kernel_cases.CASES[op](np.random.default_rng([seed, *op.encode()]))
-        got, want = runner.run(case.call), runner.run(case.call, on_cuda=False)
-        for i, (g, w) in enumerate(zip(got, want, strict=True)):
-            real = kernel_cases.real_rows(case, i)
-            assert not g[real:].any(), f"seed {seed}: rows behind the real ones"
-            over = kernel_cases.excess(case, case.call.outputs[i].dtype, g[:real], w[:real])
-            assert over <= 0, f"seed {seed}: output {i}: off by {over} more than allowed: {case.call.attrs}"
-            if case.call.outputs[i].dtype != I32 and real:
-                worst = max(
-                    worst, float(np.nanmax(np.abs(g[:real] - w[:real]), initial=0, where=np.isfinite(w[:real])))
-                )
-    return worst
-
-
-def invariant(runner: Runner, op: str, seeds: int) -> None:
-    for seed in range(seeds):
-        rng = np.random.default_rng([seed, 7, *op.encode()])
-        call = kernel_cases.CASES[op](rng).call
-        whole = runner.run(call)
-        count = whole[0].shape[0]
-        for size in (1, count, 2 * count + 3):
-            rows = rng.integers(0, count, size)
-            for shift in (0, 1):
-                for w, g in zip(whole, runner.run(kernel_cases.with_rows(call, rows, shift)), strict=True):
-                    assert kernel_cases.same_bits(g, w[rows]), (
-                        f"seed {seed}: {call.attrs} {w.shape}: {size} rows, shift {shift}"
-                    )
 
 
 def large(*shape: int) -> Tensor:
@@ -66,7 +34,7 @@ def large(*shape: int) -> Tensor:
 def compared(torch: Any) -> list[tuple[str, Call, float, Callable[[list[Any]], Any]]]:
     """What is timed: a name, the call, the bytes that it must move, and torch's function of the inputs."""
     f = torch.nn.functional
-    tokens, hidden, inner, vocabulary = 8192, 4096, 14336, 128256
+    tokens, hidden, inner, vocabulary = 8192, 4096, 14336, 32768
     x, gate = large(tokens, hidden), large(tokens, inner)
     ids = Tensor(I32, np.random.default_rng(2).integers(0, vocabulary, tokens).astype(np.int32))
     table, logits, heads = large(vocabulary, hidden), large(64, vocabulary), large(tokens, 32, 128)
@@ -97,9 +65,9 @@ def compared(torch: Any) -> list[tuple[str, Call, float, Callable[[list[Any]], A
         ("argmax", Call("argmax", [logits], [empty(I32, (64,))]), 2.0 * logits.values.size, lambda t: t[0].argmax(-1)),
         ("embedding", Call("embedding", [ids, table], [x]), 4.0 * x.values.size, lambda t: f.embedding(t[0], t[1])),
     ]
-    for n, k in ((4096, 4096), (28672, 4096), (128256, 4096)):
+    for n, k, rows in ((4096, 4096, (1, 32, 256)), (28672, 4096, (1, 32))):  # tests/gpu/lt.py times more of them
         w = large(n, k)
-        for m in (1, 8, 32, 256):
+        for m in rows:
             call = Call("linear", [large(m, k), w], [empty(BF16, (m, n))])
             calls.append(
                 (f"linear {m} x {n} x {k}", call, 2.0 * (n * k + m * k + m * n), lambda t: f.linear(t[0], t[1]))
@@ -123,7 +91,7 @@ def time_of(torch: Any, call: Call, function: Callable[[list[Any]], Any], repeat
 
 def main() -> int:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--seeds", type=int, default=50)
+    parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--libcuda", default="libcuda.so.1")
     parser.add_argument("--no-torch", action="store_true")
     options = parser.parse_args()
@@ -134,19 +102,20 @@ def main() -> int:
     failed = 0
     for op in kernel_cases.CASES:
         said = []
-        checks: list[tuple[str, Callable[[], float | None]]] = [
-            ("host", lambda op=op: against_host(runner, op, options.seeds))
+        checks: list[tuple[str, Callable[[Runner, str, int], float | None], int]] = [
+            ("host", kernel_checks.against_host, options.seeds)
         ]
         if op in kernel_cases.ROW_WISE:
-            checks.append(("batch invariance", lambda op=op: invariant(runner, op, max(1, options.seeds // 3))))
-        for name, check in checks:
+            checks.append(("batch invariance", kernel_checks.rows_keep_their_bits, max(1, options.seeds // 3)))
+        for name, check, seeds in checks:
             try:
-                worst = check()
+                worst = max(check(runner, op, seed) or 0.0 for seed in range(seeds))
                 said.append(f"{name} ok" + (f" (largest difference {worst:.3g})" if worst else ""))
             except Exception:
                 failed += 1
                 said.append(f"{name} FAILED: {traceback.format_exc(limit=0).strip().splitlines()[-1]}")
         print(f"{op:20} {', '.join(said)}", flush=True)
+    print(f"{failed} comparisons failed" if failed else "all comparisons passed", flush=True)
     if not options.no_torch:
         import torch
 
@@ -157,10 +126,7 @@ def main() -> int:
             print(
                 f"{name:28} {ours:8.1f}us {size / ours / 1000:8.0f} {theirs:8.1f}us {ours / theirs:11.2f}", flush=True
             )
-        print(
-            "Weights that fit the L2 (4096 x 4096) are read from there by both; rope stands beside a copy of x."
-        )
-    print(f"\n{failed} comparisons failed" if failed else "\nall comparisons passed")
+        print("Weights that fit the L2 (4096 x 4096) are read from there by both; rope stands beside a copy of x.")
     return 1 if failed else 0
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from llama_shape import LLAMA_8B, SMALL, Shape, build
+from llama_shape import LLAMA_8B, SMALL, Shape, activation_bytes, build
 from on_device import Executor, Memory, adcg
 
 try:
@@ -251,7 +251,6 @@ def run(world: World, report: Report) -> None:
         executor.capture()
         taken = time.perf_counter() - start
         after, stats = memory_used() if world.cuda else 0, executor.stats()
-        most = max(s.tokens for s in steps)
         report.memory(
             f"libadcg {label} {kind}",
             {
@@ -259,7 +258,8 @@ def run(world: World, report: Report) -> None:
                 "arena_bytes": stats.arena_bytes,
                 "lower_bound_bytes": forecast.lower_bound_bytes,
                 "workspace_bytes": forecast.workspace_bytes,
-                "position_bytes": 4 * most,  # of the metadata op: int32, live from the first layer to the last
+                "tokens": max(s.tokens for s in steps),
+                "activation_bytes": activation_bytes(graphs[kind].plan("json", mode=mode, **sizes)),
                 "graph_bytes": stats.graph_bytes,
                 "used_bytes": after - before,
                 "buffer_bytes": buffers - before,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -77,3 +78,11 @@ def build(engine: adcg.Engine, s: Shape, max_tokens: int, max_seqs: int, slots: 
     last = g.gather_tokens(g.add(residual, moved), last_idx)
     g.output("logits", g.linear(g.rms_norm(last, w["norm"], eps=s.eps), w["head"]))
     return g
+
+
+def activation_bytes(plan: str) -> int:
+    """Of the layers, where the plan is at its largest: what is live there less integers (positions, staged inputs)."""
+    found = json.loads(plan)
+    types = {value["name"]: value["type"] for value in found["values"]}
+    live = [block for block in found["peak"]["live"] if block["kind"] == "activation"]
+    return sum(b["bytes"] for b in live if not all(types[name].startswith("int") for name in b["values"]))

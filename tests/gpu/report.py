@@ -11,7 +11,7 @@ stand-in driver:
     make gpu fakecuda && LD_LIBRARY_PATH=build/fakecuda FAKECUDA_KERNELS=build/fakecuda/kernels.so \
         python3 tests/gpu/report.py --small --out build/gpu/out
 
-Needs Python with numpy, ml_dtypes, safetensors and pytest; torch for what is compared with it. No Go, no compiler."""
+Needs Python with numpy, ml_dtypes and safetensors; torch for what is compared with it. No Go, no compiler."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ import contextlib
 import ctypes
 import datetime
 import glob
+import importlib.util
 import json
 import os
 import platform
-import re
 import shlex
 import signal
 import subprocess
@@ -39,6 +39,7 @@ import report_markdown
 ROOT = Path(__file__).resolve().parent.parent.parent
 HERE = "tests/gpu"
 LIBRARY = "build/libadcg.so"
+CARRIED = "build/gpu/site"  # pytest, for machines that have none
 MODULES = ("bindings/python", "examples/python")
 SKIPPED = 77  # exit status of a part that cannot run here
 TAIL = 6000  # characters of a log that stand in the report, where a part failed or has no results of its own
@@ -78,27 +79,27 @@ def lt(run: Run) -> list[str]:
     return [sys.executable, f"{HERE}/lt.py", *named, *(["--quick", "--without-torch"] if run.small else [])]
 
 
-def device_variable(*files: str) -> str:
-    """The environment variable by which tests take a device; "": they do not."""
-    for name in files:
-        path = ROOT / name
-        found = re.search(r'"(ADCG_\w*DEVICE\w*)"', path.read_text()) if path.exists() else None
-        if found:
-            return found[1]
-    return ""
-
-
-CABI_FILES = ("tests/cabi/device.h", "tests/cabi/harness.h")
-PYTHON_FILES = ("tests/python/conftest.py",)
-
-
-def takes_device(*files: str) -> Callable[[], str]:
-    return lambda: "" if device_variable(*files) else "these tests take no device yet"
-
-
 def pytest(run: Run) -> list[str]:
-    several = ["-n", "4"] if not run.small else []
-    return [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *several, "tests/python"]
+    """Those that take a device, on this machine's driver (tests/python/conftest.py), without cuBLASLt, whose tensors are
+    staged. Go reads the environment that a process began with."""
+    return [
+        "env",
+        "ADCG_CUBLASLT=none",
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        "on_cuda",
+        "tests/python",
+    ]
+
+
+def pytest_reason() -> str:
+    there = importlib.util.find_spec("pytest") or (ROOT / CARRIED / "pytest").exists()
+    return "" if there else f"no pytest, neither installed nor in {CARRIED}"
 
 
 def serve(run: Run) -> list[str]:
@@ -116,8 +117,7 @@ PARTS = (
     Part("memory", "device memory of executables", 40, script("graphs.py", "memory"), GRAPHS),
     Part("goldens", "Llama goldens, f32 and bf16", 60, script("goldens.py")),
     Part("llama", "a Llama of 8B shape beside PyTorch", 200, script("llama.py")),
-    Part("cabi", "C programs of the ABI", 60, script("cabi.py"), (LIBRARY, "build/gpu/cabi"),
-         reason=takes_device(*CABI_FILES)),
+    Part("cabi", "C programs of the ABI", 60, script("cabi.py"), (LIBRARY, "build/gpu/cabi")),
     Part("cuhost", "the gorgonia.org/cu adapter's tests", 40, lambda run: ["../build/cuhost/cuhost.test", "-test.v"],
          ("build/cuhost/cuhost.test",), results=False, folder="cuhost"),
     Part("kernels", "kernels against the host's", 100, kernels, ("build/kernels/libkernels.so",), results=False),
@@ -125,7 +125,7 @@ PARTS = (
          ("build/kernels/libkernels.so", f"{HERE}/attention.py"), results=False),
     Part("lt", "products through cuBLASLt", 120, lt, ("build/gpu/liblt.so",), results=False),
     Part("serve", "the demo", 40, serve, results=False, reason=serve_reason),
-    Part("python", "the Python tests", 60, pytest, results=False, reason=takes_device(*PYTHON_FILES)),
+    Part("python", "the Python tests", 60, pytest, results=False, reason=pytest_reason),
 )  # fmt: skip
 
 
@@ -198,14 +198,16 @@ def run_part(part: Part, run: Run, folder: Path, seconds: float) -> dict[str, An
     results.unlink(missing_ok=True)
     argv = [*part.command(run), *(["--json", str(folder / results.name)] if part.results else [])]
     shown = shlex.join(["python3" if argument == sys.executable else argument for argument in argv])
-    variable = device_variable(*(CABI_FILES if part.name == "cabi" else PYTHON_FILES))
     extra = {
         "ADCG_LIBRARY": str(ROOT / LIBRARY),
+        "ADCG_TEST_DEVICE": run.device,
+        "ADCG_TEST_DRIVER": "real",
         "PYTHONUNBUFFERED": "1",
-        "PYTHONPATH": os.pathsep.join([*(str(ROOT / p) for p in MODULES), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join(
+            [*(str(ROOT / p) for p in (*MODULES, CARRIED)), os.environ.get("PYTHONPATH", "")]
+        ),
     }
     extra |= {"ADCG_CUBLASLT": run.cublaslt} if run.cublaslt else {}
-    extra |= {variable: run.device} if variable else {}
     start = time.monotonic()
     limit = min(part.limit, seconds)
     with log.open("w") as out:

@@ -13,10 +13,7 @@ import (
 )
 
 // Attention over caches through a graph: hidden [T, 16] is projected to what the op takes, by one product each.
-const (
-	hidden, slots, maxLen, pageSize = 16, 5, 24, 5
-	entries                         = (maxLen + pageSize - 1) / pageSize // pages of a sequence
-)
+const hidden, slots, maxLen, pageSize = 16, 5, 24, 5
 
 type attentionCase struct {
 	op           string
@@ -28,6 +25,17 @@ type attentionCase struct {
 	paged        bool
 	hasWorkspace bool
 }
+
+// sizes of a model: the most positions of a sequence, tokens of a step, elements of q, k and v.
+type sizes struct {
+	length, tokens int64
+	dtype          engine.DType
+}
+
+var short = sizes{maxLen, 64, engine.F32}
+
+// entries are the pages of a sequence.
+func (s sizes) entries() int64 { return (s.length + pageSize - 1) / pageSize }
 
 var attentionCases = []attentionCase{
 	{"adcg.attention", engine.F8E4M3, [][]int64{{4, 8}, {2, 8}, {2, 6}}, nil, []int64{16, 12}, [][]int64{{2, 8}, {2, 6}}, false, false},
@@ -41,6 +49,7 @@ var attentionCases = []attentionCase{
 // model is the graph of a case; states stand behind its weights.
 type model struct {
 	c       attentionCase
+	sizes   sizes
 	engine  *engine.Engine
 	graph   *engine.Graph
 	weights []engine.Value
@@ -57,12 +66,12 @@ func dims(first piecewise.Dim, rest ...int64) []piecewise.Dim {
 	return out
 }
 
-func newModel(t *testing.T, device string, c attentionCase) *model {
+func newModel(t *testing.T, device string, c attentionCase, s sizes) *model {
 	t.Helper()
 	e := openDevice(t, device)
-	g := e.NewGraph(engine.Limits{MaxTokens: 64, MaxSeqs: 4, MaxSeqLen: maxLen})
+	g := e.NewGraph(engine.Limits{MaxTokens: s.tokens, MaxSeqs: 4, MaxSeqLen: s.length})
 	t.Cleanup(g.Close)
-	m := &model{c: c, engine: e, graph: g}
+	m := &model{c: c, sizes: s, engine: e, graph: g}
 	weight := func(name string, shape ...int64) engine.Value {
 		w := g.Weight(name, engine.F32, dims(engine.Dim(shape[0]), shape[1:]...)...)
 		m.weights, m.shapes = append(m.weights, w), append(m.shapes, shape)
@@ -79,15 +88,12 @@ func newModel(t *testing.T, device string, c attentionCase) *model {
 		if len(shape) > 1 {
 			y = g.Op("adcg.reshape", []engine.Value{y}, []engine.Attr{engine.Ints("dims", shape...)})[0]
 		}
-		inputs = append(inputs, y)
+		inputs = append(inputs, m.cast(y, s.dtype))
 	}
 	if c.weight != nil {
 		inputs = append(inputs, weight("kv_b", c.weight...))
 	}
-	first, length := int64(slots), int64(maxLen)
-	if c.paged {
-		first, length = slots*entries, pageSize
-	}
+	first, length := m.cacheRows()
 	for i, behind := range c.cacheDims {
 		state := g.State(string(rune('A'+i)), c.cache, dims(engine.Dim(first), append([]int64{length}, behind...)...)...)
 		inputs, m.states = append(inputs, state), append(m.states, state)
@@ -99,12 +105,12 @@ func newModel(t *testing.T, device string, c attentionCase) *model {
 	index("input_pos", engine.Seqs)
 	if c.paged {
 		index("cu_num_pages", piecewise.Dim{Seqs: 1, Constant: 1})
-		index("cache_loc", engine.Dim(slots*entries))
+		index("cache_loc", engine.Dim(first))
 		index("last_page_len", engine.Seqs)
 	} else {
 		index("slot_idx", engine.Seqs)
 	}
-	y := g.Op(c.op, inputs, nil)[0]
+	y := m.cast(g.Op(c.op, inputs, nil)[0], engine.F32)
 	g.Output("y", y)
 	require.NoError(t, g.Freeze())
 	info, err := g.Value(y)
@@ -113,19 +119,50 @@ func newModel(t *testing.T, device string, c attentionCase) *model {
 	return m
 }
 
-// turn is one step: sequences by slot, how many tokens each takes, of which the last `decodes` decode.
+// cast is y as another type.
+func (m *model) cast(y engine.Value, dtype engine.DType) engine.Value {
+	if dtype == engine.F32 && m.sizes.dtype == engine.F32 {
+		return y
+	}
+	return m.graph.Op("adcg.cast", []engine.Value{y}, []engine.Attr{engine.String("dtype", dtype.String())})[0]
+}
+
+// cacheRows are the first dims of the caches.
+func (m *model) cacheRows() (int64, int64) {
+	if m.c.paged {
+		return slots * m.sizes.entries(), pageSize
+	}
+	return slots, m.sizes.length
+}
+
+// turn is one step: sequences by slot, how many tokens each takes, of which the last `decodes` decode and the `extends` before extend. A
+// slot that has no room for its tokens begins a new sequence.
 type turn struct {
-	slots, tokens []int32
-	decodes       int64
+	slots, tokens    []int32
+	decodes, extends int64
+}
+
+// batch has the counts.
+func (t turn) batch() engine.Batch {
+	b := engine.Batch{DecodeSeqs: t.decodes, ExtendSeqs: t.extends, PrefillSeqs: int64(len(t.slots)) - t.decodes - t.extends}
+	for i, n := range t.tokens {
+		switch at := int64(i); {
+		case at < b.PrefillSeqs:
+			b.PrefillTokens += int64(n)
+		case at < b.PrefillSeqs+b.ExtendSeqs:
+			b.ExtendTokens += int64(n)
+		}
+	}
+	return b
 }
 
 var turns = []turn{
-	{[]int32{3, 1}, []int32{9, 1}, 0},
-	{[]int32{1, 3}, []int32{7, 1}, 1},
-	{[]int32{3, 1}, []int32{1, 1}, 2},
-	{[]int32{0, 4, 3, 1}, []int32{17, 2, 1, 1}, 2},
-	{[]int32{4, 0, 1, 3}, []int32{1, 1, 1, 1}, 4},
-	{[]int32{0, 4}, []int32{6, 20}, 0},
+	{[]int32{3, 1}, []int32{9, 1}, 0, 0},
+	{[]int32{1, 3}, []int32{7, 1}, 1, 0},
+	{[]int32{3, 1}, []int32{1, 1}, 2, 0},
+	{[]int32{0, 4, 3, 1}, []int32{17, 2, 1, 1}, 2, 0},
+	{[]int32{4, 0, 1, 3}, []int32{1, 1, 1, 1}, 4, 0},
+	{[]int32{0, 4}, []int32{6, 20}, 0, 0},
 }
 
 // has tells whether the device has the op.
@@ -134,12 +171,13 @@ func has(t *testing.T, op string) bool {
 	return slices.ContainsFunc(openDevice(t, deviceName()).Ops(), func(s *piecewise.OpSchema) bool { return s.Name == op })
 }
 
-// play runs all turns on fresh caches: the bytes of the results, and of the caches at last.
-func (m *model) play(t *testing.T, o engine.ExecOptions) ([][]float32, [][]byte) {
+// play runs all turns on fresh caches: the results, the bytes of the caches at last, and how many steps ran in which mode.
+func (m *model) play(t *testing.T, o engine.ExecOptions, turns []turn) ([][]float32, [][]byte, map[piecewise.Mode]int) {
 	t.Helper()
 	exec, err := m.graph.Compile(o)
 	require.NoError(t, err)
 	defer exec.Close()
+	entries := m.sizes.entries()
 	filled := func(dtype engine.DType, shape []int64, seed uint64) engine.Tensor {
 		x, err := engine.NewTensor(dtype, shape...)
 		require.NoError(t, err)
@@ -157,10 +195,7 @@ func (m *model) play(t *testing.T, o engine.ExecOptions) ([][]float32, [][]byte)
 	}
 	var caches, placed []engine.Tensor
 	for i, s := range m.states {
-		first, length := int64(slots), int64(maxLen)
-		if m.c.paged {
-			first, length = slots*entries, pageSize
-		}
+		first, length := m.cacheRows()
 		cache := filled(m.c.cache, append([]int64{first, length}, m.c.cacheDims[i]...), 0)
 		for k := range cache.Bytes() {
 			cache.Bytes()[k] = 0xff // NaN in every type
@@ -168,7 +203,7 @@ func (m *model) play(t *testing.T, o engine.ExecOptions) ([][]float32, [][]byte)
 		caches, placed = append(caches, cache), append(placed, place(t, m.engine, cache))
 		require.NoError(t, exec.Bind(s, placed[i]))
 	}
-	table := rand.New(rand.NewPCG(8, 9)).Perm(slots * entries) // entry i of slot s is table[s*entries+i]
+	table := rand.New(rand.NewPCG(8, 9)).Perm(slots * int(entries)) // entry i of slot s is table[s*entries+i]
 	ints := func(rows int, values []int32) engine.Tensor {
 		x, err := engine.NewTensor(engine.I32, int64(rows))
 		require.NoError(t, err)
@@ -178,23 +213,26 @@ func (m *model) play(t *testing.T, o engine.ExecOptions) ([][]float32, [][]byte)
 	}
 	var results [][]float32
 	held := map[int32]int32{}
+	modes := map[piecewise.Mode]int{}
 	for k, turn := range turns {
 		cu, pos, pages, loc, last := []int32{0}, []int32{}, []int32{0}, []int32{}, []int32{}
 		for i, slot := range turn.slots {
 			n := turn.tokens[i]
+			if int64(held[slot]+n) > m.sizes.length {
+				held[slot] = 0
+			}
 			cu, pos = append(cu, cu[i]+n), append(pos, held[slot])
 			held[slot] += n
 			need := (held[slot] + pageSize - 1) / pageSize
 			for e := range need {
-				loc = append(loc, int32(table[int32(slot)*entries+e]))
+				loc = append(loc, int32(table[int64(slot)*entries+int64(e)]))
 			}
 			pages, last = append(pages, int32(len(loc))), append(last, held[slot]-(need-1)*pageSize)
 		}
-		real, seqs := int64(cu[len(cu)-1]), int64(len(turn.slots))
-		batch := engine.Batch{PrefillSeqs: seqs - turn.decodes, PrefillTokens: real - turn.decodes, DecodeSeqs: turn.decodes}
+		real, batch := int64(cu[len(cu)-1]), turn.batch()
 		in := []engine.Tensor{filled(engine.F32, []int64{real, hidden}, uint64(100+k)), ints(len(cu), cu), ints(len(pos), pos)}
 		if m.c.paged {
-			in = append(in, ints(len(pages), pages), ints(slots*entries, loc), ints(len(last), last))
+			in = append(in, ints(len(pages), pages), ints(slots*int(entries), loc), ints(len(last), last))
 		} else {
 			in = append(in, ints(len(turn.slots), turn.slots))
 		}
@@ -206,8 +244,9 @@ func (m *model) play(t *testing.T, o engine.ExecOptions) ([][]float32, [][]byte)
 		}
 		there := place(t, m.engine, out)
 		for range 2 { // a step that is repeated writes the same again
-			_, err = exec.Replay(batch, in, []engine.Tensor{there}, 0)
+			step, err := exec.Replay(batch, in, []engine.Tensor{there}, 0)
 			require.NoError(t, err)
+			modes[piecewise.Mode(step.Mode)]++
 		}
 		require.NoError(t, exec.Synchronize())
 		fetch(t, m.engine, out, there)
@@ -221,7 +260,7 @@ func (m *model) play(t *testing.T, o engine.ExecOptions) ([][]float32, [][]byte)
 		fetch(t, m.engine, cache, placed[i])
 		contents = append(contents, append([]byte(nil), cache.Bytes()...))
 	}
-	return results, contents
+	return results, contents, modes
 }
 
 // Every mode and bucket list gives eager's bits, results and caches, and paged caches those of slots; what another device gives differs
@@ -232,14 +271,14 @@ func TestAttentionThroughAGraph(t *testing.T) {
 		if !has(t, c.op) {
 			continue
 		}
-		m := newModel(t, deviceName(), c)
-		want, wantCaches := m.play(t, engine.ExecOptions{Mode: engine.Eager, BatchInvariant: true})
+		m := newModel(t, deviceName(), c, short)
+		want, wantCaches, _ := m.play(t, engine.ExecOptions{Mode: engine.Eager, BatchInvariant: true}, turns)
 		if deviceName() != "host" {
 			bound := 1e-5
 			if c.cache == engine.F8E4M3 {
 				bound = 0.1 // a rounding may take an element of the cache to its neighbour, an eighth away
 			}
-			host, _ := newModel(t, "host", c).play(t, engine.ExecOptions{Mode: engine.Eager})
+			host, _, _ := newModel(t, "host", c, short).play(t, engine.ExecOptions{Mode: engine.Eager}, turns)
 			for i := range host {
 				require.InDeltaSlice(t, host[i], want[i], bound, "%s of %v, turn %d", c.op, c.cache, i)
 			}
@@ -248,7 +287,7 @@ func TestAttentionThroughAGraph(t *testing.T) {
 			{}, {Verify: true}, {Buckets: []int64{1, 2, 10, 33, 64}}, {Buckets: []int64{64}, Mode: engine.Piecewise}, {Buckets: []int64{4, 26}, Mode: engine.Full},
 		} {
 			o.BatchInvariant = true
-			got, caches := m.play(t, o)
+			got, caches, _ := m.play(t, o, turns)
 			require.Equal(t, want, got, "%s of %v, %+v", c.op, c.cache, o)
 			require.Equal(t, wantCaches, caches, "%s of %v, %+v", c.op, c.cache, o)
 		}

@@ -1,11 +1,12 @@
 """The CUDA kernels and their launchers over the stand-in driver: against the host's ops, against formulations of their
-own, and what is promised of them whatever the numbers are."""
+own, and what is promised of them whatever the numbers are. What a GPU checks too is kernel_checks.py's."""
 
 from __future__ import annotations
 
 import ctypes
 
 import kernel_cases as cases
+import kernel_checks as checks
 import numpy as np
 import pytest
 from kernel_runner import (
@@ -32,15 +33,7 @@ SEEDS = range(25)
 @pytest.mark.parametrize("op", cases.CASES)
 def test_against_host(runner: Runner, op: str) -> None:
     for seed in SEEDS:
-        case = cases.CASES[op](np.random.default_rng([seed, *op.encode()]))
-        got, want = runner.run(case.call), runner.run(case.call, on_cuda=False)
-        for i, (g, w) in enumerate(zip(got, want, strict=True)):
-            real = cases.real_rows(case, i)
-            assert not g[real:].any(), f"seed {seed}: {case.call}: rows behind the real ones"
-            error = cases.excess(case, case.call.outputs[i].dtype, g[:real], w[:real])
-            assert error <= 0, (
-                f"seed {seed}: output {i}: off by {error} more than allowed: {case.call.attrs}, {g.shape}"
-            )
+        checks.against_host(runner, op, seed)
 
 
 # ---- Batch invariance -------------------------------------------------------------------------------------------
@@ -48,19 +41,8 @@ def test_against_host(runner: Runner, op: str) -> None:
 
 @pytest.mark.parametrize("op", cases.ROW_WISE)
 def test_rows_keep_their_bits(runner: Runner, op: str) -> None:
-    """At any place, beside any others, in any layout, through whole chunks or element by element."""
     for seed in range(8):
-        rng = np.random.default_rng([seed, 7, *op.encode()])
-        call = cases.CASES[op](rng).call
-        whole = runner.run(call)
-        count = whole[0].shape[0]
-        for size in (1, count, 2 * count + 3):
-            rows = rng.integers(0, count, size)
-            for shift in (0, 1):
-                for w, g in zip(whole, runner.run(cases.with_rows(call, rows, shift)), strict=True):
-                    assert cases.same_bits(g, w[rows]), (
-                        f"seed {seed}: {call.op} {call.attrs} {w.shape}: {size} rows, shift {shift}"
-                    )
+        checks.rows_keep_their_bits(runner, op, seed)
 
 
 @pytest.mark.parametrize("x_type", [F32, BF16])

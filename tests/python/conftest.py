@@ -23,7 +23,10 @@ STANDIN = ROOT / "build" / "fakecuda"
 
 
 def load_standin() -> bool:
-    """Loads the stand-in for the CUDA driver (`make fakecuda`) under its soname: whoever asks for that finds it."""
+    """Loads the stand-in for the CUDA driver (`make fakecuda`) under its soname: whoever asks for that finds it.
+    ADCG_TEST_DRIVER=real leaves the machine's own."""
+    if os.environ.get("ADCG_TEST_DRIVER") == "real":
+        return True
     driver, kernels = STANDIN / "libcuda.so.1", STANDIN / "kernels.so"
     if not driver.is_file() or not kernels.is_file():
         return False
@@ -64,6 +67,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "on_both: runs on the host, and on cuda:0 over the stand-in driver")
+    config.addinivalue_line("markers", "on_cuda: runs on cuda:0; `-m on_cuda` chooses what a GPU is for")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        device = (
+            item.callspec.params.get("device")
+            if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+            else None
+        )
+        if device == "cuda:0" or "cuda" in getattr(item, "fixturenames", ()):
+            item.add_marker("on_cuda")
 
 
 @pytest.fixture

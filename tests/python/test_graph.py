@@ -44,7 +44,9 @@ def test_every_built_in_op_is_a_method(engine: adcg.Engine) -> None:
     rope = {attr.name: attr.default for attr in engine.ops()["adcg.rope"].attrs}
     assert rope["high_freq_factor"] == 4.0 and rope["original_max_position"] == 8192
     attention = engine.ops()["adcg.attention"]
-    assert (attention.kind, attention.capture, attention.mutates) == ("dynamic", "uniform_decode", (3, 4))
+    assert (attention.kind, attention.capture, attention.mutates) == ("dynamic", "always", (3, 4))
+    latent = engine.ops()["adcg.mla_attention"]
+    assert (latent.kind, latent.capture, latent.mutates) == ("dynamic", "uniform_decode", (5,))
     assert engine.ops()["adcg.reshape"].attrs[0].required
     with pytest.raises(AttributeError, match="no op 'lineer'"):
         g.lineer  # noqa: B018

@@ -41,6 +41,7 @@ MISTAKES = [
     # ---- Order
     Mistake("a step on another stream does not wait", f"{TAPE}/device.c", "  return exec->on->wait_mark(exec->on, exec->mark, exec->stream);", "  return ADCG_OK;"),
     Mistake("no mark behind a step", f"{TAPE}/device.c", "  adcg_status status = exec->on->set_mark(exec->on, exec->mark, exec->stream);\n  if (!status) exec->marked", "  adcg_status status = ADCG_OK;\n  if (!status) exec->marked"),
+    Mistake("a stream that cannot be marked goes on", f"{CUDA}/stream.c", "  cuda->driver.cuStreamSynchronize(stream); /* nobody could", "  /* nobody could"),
     Mistake("the mark's stream is not remembered", f"{TAPE}/device.c", "  exec->marked_stream = exec->stream;\n", ""),
     Mistake("synchronize does not", f"{TAPE}/device.c", "  status = exec->on->reach_mark(exec->on, exec->mark);\n  tape_leave", "  tape_leave"),
     Mistake("a wait for a stream loses the steps before", f"{TAPE}/device.c", "    if (exec->marked) status = on->wait_mark(on, exec->mark, exec->own_stream);\n", ""),
@@ -52,6 +53,8 @@ MISTAKES = [
     Mistake("ops get the stream of the step before", f"{TAPE}/replay.c", "    tape_unit_stream(exec->dynamic, exec->stream);\n", ""),
     Mistake("eager ops get the stream of the step before", f"{TAPE}/replay.c", "    tape_unit_stream(unit, exec->stream);\n", ""),
     Mistake("launches go to the exec's stream", f"{TAPE}/device.c", "  return exec->on->launch(exec->on, exec->stream, launch);", "  return exec->on->launch(exec->on, exec->own_stream, launch);"),
+    # Nothing can see this one: it copies to the host's own memory, which is pageable, and such a copy is done when the call returns, as
+    # it is on a real driver. It stays in the count as one that survives.
     Mistake("a fetch does not wait", f"{CUDA}/stream.c", "  ADCG_CUDA_TRY(cuda, cuStreamSynchronize, stream);\n", ""),
     Mistake("a step waits on the host", f"{CUDA}/graph.c", "  ADCG_CUDA_TRY(cuda, cuGraphLaunch, x->exec, stream);\n", "  ADCG_CUDA_TRY(cuda, cuGraphLaunch, x->exec, stream);\n  ADCG_CUDA_TRY(cuda, cuStreamSynchronize, stream);\n"),
     # ---- Captures
@@ -60,6 +63,8 @@ MISTAKES = [
     Mistake("a failed capture is never ended", f"{CUDA}/graph.c", "  if (x->capturing) driver->cuStreamEndCapture(stream, &x->graph);", "  if (0) driver->cuStreamEndCapture(stream, &x->graph);"),
     Mistake("a failed capture's graph is not given back", f"{TAPE}/record.c", "    on->discard(on, exec->own_stream, executable);\n    return status;", "    return status;"),
     Mistake("what an op did to the capture is not looked at", f"{CUDA}/graph.c", "  if (capture != CU_STREAM_CAPTURE_STATUS_ACTIVE)\n    return", "  if (0)\n    return"),
+    Mistake("no capture is asked behind a custom op", f"{TAPE}/record.c", "  if (status == ADCG_ERR_DEVICE || (!status && !harmless)) {", "  (void)harmless;\n  if (status == ADCG_ERR_DEVICE) {"),
+    Mistake("a custom op that says it is parametric is believed", f"{TAPE}/record.c", "  const bool harmless = node->parametric && node->user_data == &node->builtin;", "  const bool harmless = node->parametric;"),
     Mistake("allocation nodes are let in", f"{CUDA}/graph.c", "(type == CU_GRAPH_NODE_MEM_ALLOC || type == CU_GRAPH_NODE_MEM_FREE)", "(type == CU_GRAPH_NODE_MEM_FREE)"),
     Mistake("the driver's status is lost in a capture", f"{TAPE}/record.c", "  return status ? tape_fail_step(exec, kCapture, unit, step, status) : ADCG_OK;", "  return status ? tape_fail_step(exec, kCapture, unit, step, status) * 0 : ADCG_OK;"),
     Mistake("no upload", f"{CUDA}/graph.c", "  ADCG_CUDA_TRY(cuda, cuGraphUpload, x->exec, stream); /* or the first launch would */\n", ""),
@@ -93,12 +98,17 @@ MISTAKES = [
     Mistake("the device's counts are those of the first step", f"{TAPE}/device.c", "memcmp(&exec->given, &exec->batch, sizeof exec->batch) == 0", "exec->given.struct_size"),
     Mistake("tails of dynamic ops keep what they had", f"{TAPE}/step.c", "    if (call->phase == ADCG_PHASE_CAPTURE || tape_real_rows(exec, value) < rows)\n", "    if (0)\n"),
     Mistake("tails are not captured", f"{TAPE}/step.c", "call->phase == ADCG_PHASE_CAPTURE || tape_real_rows(exec, value) < rows", "call->phase != ADCG_PHASE_CAPTURE && tape_real_rows(exec, value) < rows"),
+    Mistake("tails that the kernels zero are zeroed twice", "kernels/cuda/registry.c", '{"adcg.gather_tokens", adcgk_cuda_gather_tokens, NULL, NULL, 1},', '{"adcg.gather_tokens", adcgk_cuda_gather_tokens, NULL, NULL, 0},'),
+    Mistake("what the kernels zero is forgotten", "engine/graph.go", "ZeroesTail: promised || impl.ZeroesTail,", "ZeroesTail: promised,"),
+    Mistake("no tail is zeroed at all", "engine/tape/program.go", "out.zeroes_tail = flag(impl.ZeroesTail)", "out.zeroes_tail = flag(true || impl.ZeroesTail)"),
     Mistake("tails of inputs keep what they had", f"{TAPE}/ports.c", "  if (LIKELY(!status) && rows > real)\n", "  if (0)\n"),
     Mistake("no staging copy in", f"{TAPE}/ports.c", "    if (real > 0) status = on->copy(on, exec->stream, exec->slots[i], data, (size_t)(real * value->row_bytes));\n", ""),
     Mistake("no staging copy out", f"{TAPE}/ports.c", "    adcg_status status = bytes > 0 ? on->copy(on, exec->stream, data, at, (size_t)bytes) : ADCG_OK;\n", "    adcg_status status = ADCG_OK;\n    (void)data;\n"),
     Mistake("staging copies on the exec's stream", f"{TAPE}/ports.c", "status = on->copy(on, exec->stream, exec->slots[i]", "status = on->copy(on, exec->own_stream, exec->slots[i]"),
     Mistake("staging copies out on the exec's stream", f"{TAPE}/ports.c", "on->copy(on, exec->stream, data, at, (size_t)bytes)", "on->copy(on, exec->own_stream, data, at, (size_t)bytes)"),
     Mistake("a staged copy of the whole tensor", f"{TAPE}/ports.c", "exec->slots[i], data, (size_t)(real * value->row_bytes))", "exec->slots[i], data, (size_t)(rows * value->row_bytes))"),
+    # Nor can anything see this one: the counts come in order of a stream which a failing mark waits for, a step that is like the one before
+    # has nothing to be brought that is not brought again, and a context whose kernels faulted runs nothing more.
     Mistake("a failed step is repeated as it was", f"{TAPE}/replay.c", "      exec->memo.generation = 0;\n      exec->given.struct_size = 0; /* who knows how far the device got */\n", ""),
     Mistake("a capture leaves the counts of its warm-up", f"{TAPE}/capture.c", "  adcg_status status = tape_take_stream(exec, NULL);\n  if (!status) status = tape_give_batch(exec);\n", "  adcg_status status = tape_take_stream(exec, NULL);\n"),
     # ---- Release and restore
