@@ -100,7 +100,9 @@ func (e *Exec) Wanted() int64 { return int64(e.c.arena_wanted) }
 func (e *Exec) Hold(bytes int64) { C.tape_set_held(e.c, C.int64_t(bytes)) }
 
 // CheckHeld fails for a released exec, with a message for a function of the C API. The message of a failure is LastError's.
-func (e *Exec) CheckHeld(function string) int32 { return int32(C.tape_check_held(e.c, borrowed(function))) }
+func (e *Exec) CheckHeld(function string) int32 {
+	return int32(C.tape_check_held(e.c, borrowed(function)))
+}
 
 // Released tells whether the arena's memory has been given back.
 func (e *Exec) Released() bool { return bool(e.c.released) }
