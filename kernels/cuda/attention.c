@@ -146,8 +146,8 @@ static adcg_status attention(const adcg_op_call *call, void *user_data, bool pag
   if (status == ADCG_OK) {
     const int64_t blocks = a.tiles * a.kv_heads * a.head_tiles;
     if (wide)
-      status =
-          adcgk_cuda_launch(call, user_data, ADCGK_K_adcg_attention_wide_128_bf16 + is_fp8, blocks, 2 * ADCG_WIDE_ROWS, ADCG_WIDE_BYTES, &a);
+      status = adcgk_cuda_launch(call, user_data, ADCGK_K_adcg_attention_wide_128_bf16 + is_fp8, blocks, 2 * ADCG_WIDE_ROWS,
+                                 ADCG_WIDE_BYTES, &a);
     else if (a.base2)
       status = adcgk_cuda_launch(call, user_data, ADCGK_K_adcg_attention_tile_64_bf16 + of_cores, blocks, 2 * ADCG_TILE_ROWS, 0, &a);
     else

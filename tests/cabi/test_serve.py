@@ -77,7 +77,8 @@ def test_tiny_go(options: list[object]) -> None:
     if given.get("--capture") == "upfront":
         assert memory["total held now"] == memory["total forecast"]
     # Llama's full graphs serve every batch, so the default mode has nothing else.
-    assert {row[0] for row in rows} == {{"none": "eager", "piecewise": "piecewise"}.get(str(given.get("--mode")), "full")}
+    mode = {"none": "eager", "piecewise": "piecewise"}.get(str(given.get("--mode")), "full")
+    assert {row[0] for row in rows} == {mode}
 
 
 def test_sampling_repeats() -> None:

@@ -92,7 +92,7 @@ def check(
 
 
 def right_results(cuda: Cuda, device: Device, quick: bool) -> dict[str, float]:
-    """Every bias with every gap between rows; of the largest size, whose sums in float64 take long, each of both once."""
+    """Every bias with every gap between rows; of the largest size, whose sums take long, each of both once."""
     errors = {}
     for size in SMALL if quick else LARGE:
         pairs = [(0, 0), (1, 3), (2, 8)] if size == LARGE[-1] else list(itertools.product((0, 1, 2), (0, 3, 8)))

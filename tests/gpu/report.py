@@ -80,8 +80,8 @@ def lt(run: Run) -> list[str]:
 
 
 def pytest(run: Run) -> list[str]:
-    """Those that take a device, on this machine's driver (tests/python/conftest.py), without cuBLASLt, whose tensors are
-    staged. Go reads the environment that a process began with."""
+    """Those that take a device, on this machine's driver (tests/python/conftest.py), without cuBLASLt, whose tensors
+    are staged. Go reads the environment that a process began with."""
     return [
         "env",
         "ADCG_CUBLASLT=none",

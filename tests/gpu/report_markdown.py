@@ -40,8 +40,8 @@ def best(step: dict[str, Any], names: Sequence[str], what: str = "step_us") -> t
 
 
 def arena(memory: dict[str, Any]) -> dict[str, float] | None:
-    """MiB of the exec whose largest bucket has 8,192 tokens: as mapped, as planned, and of that the layers' activations,
-    which the target names: positions and staged inputs, integers all, lie in the arena too."""
+    """MiB of the exec whose largest bucket has 8,192 tokens: as mapped, as planned, and of that the layers'
+    activations, which the target names: positions and staged inputs, integers all, lie in the arena too."""
     found = memory.get("libadcg piecewise prefill")
     if not found or found["tokens"] != 8192:
         return None
@@ -78,7 +78,8 @@ def capture_targets(found: dict[str, Any]) -> list[Target]:
 def llama_targets(found: dict[str, Any]) -> list[Target]:
     rows = []
     if sizes := arena(found["memory"]):
-        figure = f"{sizes['activations']:.2f}; {sizes['planned']:.4f} with positions and staged inputs, {sizes['mapped']:.2f} mapped"
+        more = f"{sizes['planned']:.4f} with positions and staged inputs, {sizes['mapped']:.2f} mapped"
+        figure = f"{sizes['activations']:.2f}; {more}"
         reached = verdict(sizes["activations"], ARENA_TARGET)
         rows.append(("activations at 8,192 tokens, MiB", f"{ARENA_TARGET:.0f}", figure, reached))
     for name, step in found["steps"].items():

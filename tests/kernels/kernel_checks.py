@@ -1,4 +1,4 @@
-"""What is checked of the other kernels, on the stand-in driver (test_kernels.py) and on a GPU (tests/gpu/kernels.py)."""
+"""What is checked of the other kernels, on the stand-in (test_kernels.py) and on a GPU (tests/gpu/kernels.py)."""
 
 from __future__ import annotations
 
