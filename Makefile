@@ -145,7 +145,7 @@ build/fakecuda/sanitized/libcublasLt.so.13: $(wildcard $(FAKECUBLASLT)/*.c $(FAK
 # at the end.
 GPU := build/gpu
 GPU_CARRY := $(LIBS) $(GPU) build/kernels/libkernels.so build/cuhost/cuhost.test
-CABI_PROGRAMS := bad_handles bad_graphs bad_steps ops parts rows dispatch exec ladder load oom capture counts streams
+CABI_PROGRAMS := bad_handles bad_graphs bad_steps ops parts rows dispatch exec release ladder load oom capture counts streams
 GPU_SITE := pytest _pytest pluggy iniconfig packaging pygments # Python alone
 
 gpu: $(LIBS) $(GPU)/site $(GPU)/graphs $(GPU)/liblt.so $(CABI_PROGRAMS:%=$(GPU)/cabi/%) $(GPU)/cabi/failmalloc.so build/kernels/libkernels.so build/cuhost/cuhost.test ## what tests/gpu/report.py needs where there is a GPU

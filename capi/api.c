@@ -369,7 +369,7 @@ adcg_status adcg_exec_synchronize(adcg_exec *exec) {
   ENTER("adcg_exec_synchronize");
   exec_slot *slot;
   CHECK(exec_slot_acquire(exec, f, &slot));
-  adcg_status status = tape_synchronize(slot->tape);
+  adcg_status status = tape_synchronize(slot->tape, f);
   exec_slot_release(slot);
   return status;
 }
@@ -390,6 +390,24 @@ adcg_status adcg_exec_wait_stream(adcg_exec *exec, void *stream) {
 adcg_status adcg_stream_wait_exec(void *stream, adcg_exec *exec) {
   ENTER("adcg_stream_wait_exec");
   return order(f, exec, stream, false);
+}
+
+adcg_status adcg_exec_release(adcg_exec *exec) {
+  ENTER("adcg_exec_release");
+  exec_slot *slot;
+  CHECK(exec_slot_acquire(exec, f, &slot));
+  adcg_status status = goExecRelease(slot->number);
+  exec_slot_release(slot);
+  return status;
+}
+
+adcg_status adcg_exec_restore(adcg_exec *exec) {
+  ENTER("adcg_exec_restore");
+  exec_slot *slot;
+  CHECK(exec_slot_acquire(exec, f, &slot));
+  adcg_status status = goExecRestore(slot->number);
+  exec_slot_release(slot);
+  return status;
 }
 
 adcg_status adcg_exec_get_stats(const adcg_exec *exec, adcg_stats *out_stats) {

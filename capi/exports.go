@@ -383,6 +383,16 @@ func goExecProvide(number C.uintptr_t, want, bucket C.int32_t) C.int32_t {
 	return withExec("adcg_exec_replay", number, func(x *engine.Exec) error { return x.Provide(int32(want), int(bucket)) })
 }
 
+//export goExecRelease
+func goExecRelease(number C.uintptr_t) C.int32_t {
+	return withExec("adcg_exec_release", number, (*engine.Exec).Release)
+}
+
+//export goExecRestore
+func goExecRestore(number C.uintptr_t) C.int32_t {
+	return withExec("adcg_exec_restore", number, (*engine.Exec).Restore)
+}
+
 //export goExecGetBucket
 func goExecGetBucket(number C.uintptr_t, index C.int32_t, out *C.adcg_bucket_info) C.int32_t {
 	return withExec("adcg_exec_get_bucket", number, func(x *engine.Exec) error {

@@ -84,6 +84,7 @@ type Exec struct {
 	graph *Graph
 	plan  *piecewise.Plan
 	arena device.Arena
+	given int64 // bytes of it that Release gave back
 
 	mu   sync.RWMutex // held for reading by calls, for writing by Close
 	data *tape.Exec   // nil once closed
@@ -225,6 +226,9 @@ func (x *Exec) Capture(units []Unit, progress Progress) error {
 		return err
 	}
 	defer release()
+	if err := tapeError(x.data.CheckHeld("adcg_exec_capture")); err != nil {
+		return err
+	}
 	if len(units) == 0 {
 		units = x.plan.Units
 	}
@@ -332,7 +336,49 @@ func (x *Exec) Replay(batch Batch, inputs, outputs []Tensor, stream uintptr) (St
 
 // Synchronize waits until every step is done.
 func (x *Exec) Synchronize() error {
-	return x.order(func(d *tape.Exec) int32 { return d.Synchronize() })
+	return x.order(func(d *tape.Exec) int32 { return d.Synchronize("adcg_exec_synchronize") })
+}
+
+// Release waits for the last step and gives the arena's memory back to the device. Addresses, captures and counters stay, and nothing
+// runs until Restore. On failure the exec is as it was.
+func (x *Exec) Release() error {
+	release, err := x.hold()
+	if err != nil {
+		return err
+	}
+	defer release()
+	if x.data.Released() {
+		return errorf(ErrState, "exec: released already")
+	}
+	if err := tapeError(x.data.Synchronize("adcg_exec_release")); err != nil {
+		return err
+	}
+	held := x.arena.Held()
+	if err := x.arena.Release(); err != nil {
+		return errorf(StatusOf(err), "arena: %d bytes: %v", held, err)
+	}
+	x.given = held
+	x.data.SetReleased(true, 0)
+	logf(LogDebug, "exec: released %d bytes", held)
+	return nil
+}
+
+// Restore has as much memory behind the arena's addresses as Release gave back. On failure the exec stays released.
+func (x *Exec) Restore() error {
+	release, err := x.hold()
+	if err != nil {
+		return err
+	}
+	defer release()
+	if !x.data.Released() {
+		return errorf(ErrState, "exec: not released")
+	}
+	if err := x.arena.Restore(); err != nil {
+		return errorf(StatusOf(err), "arena: %d bytes: %v", x.given, err)
+	}
+	x.data.SetReleased(false, x.arena.Held())
+	logf(LogDebug, "exec: restored %d bytes", x.given)
+	return nil
 }
 
 // WaitStream has the exec's next step wait for what a stream of the caller's holds now.

@@ -37,6 +37,10 @@ type Arena interface {
 	Batch() uintptr   // room for an adcg_batch in the device's memory; 0 on the host
 	Held() int64      // bytes from Address on that have memory behind them
 	Grow(bytes int64) error
+	// Release gives the memory back, while nothing is under way that touches it, and keeps the addresses; Restore has as much behind
+	// them as there was, of any content. By turns; all or nothing.
+	Release() error
+	Restore() error
 	Free()
 }
 

@@ -49,3 +49,10 @@ void tape_set_held(tape_exec *exec, int64_t bytes) {
   atomic_store(&exec->arena_held, bytes);
   exec->fits_tokens = exec->fits_seqs = 0;
 }
+
+void tape_set_released(tape_exec *exec, bool released, int64_t held) {
+  tape_set_held(exec, held);
+  exec->released = released;
+  exec->given.struct_size = 0; /* the device's counts lay in the arena */
+  exec->generation++;          /* no step is the one before again */
+}

@@ -22,6 +22,8 @@ adcg_status tape_go_launch(const adcg_op_call *call, void *user_data);
 /* 0: the host's. */
 const tape_device *tape_device_of(uintptr_t address);
 void tape_set_held(tape_exec *exec, int64_t bytes);
+/* The arena's memory has been given back, or is there again. */
+void tape_set_released(tape_exec *exec, bool released, int64_t held);
 void tape_set_node(tape_node *node, uintptr_t launch, uintptr_t workspace, uintptr_t user_data);
 
 #endif /* ADCG_TAPE_CALLBACK_H_ */

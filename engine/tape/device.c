@@ -105,15 +105,14 @@ adcg_status tape_mark(tape_exec *exec) {
   return status;
 }
 
-adcg_status tape_synchronize(tape_exec *exec) {
-  static const char f[] = "adcg_exec_synchronize";
+adcg_status tape_synchronize(tape_exec *exec, const char *function) {
   if (!exec->marked) return ADCG_OK;
   void *was = NULL;
-  adcg_status status = tape_enter(exec->on, f, &was);
+  adcg_status status = tape_enter(exec->on, function, &was);
   if (status) return status;
   status = exec->on->reach_mark(exec->on, exec->mark);
   tape_leave(exec->on, was);
-  return status ? tape_fail_device(status, f, "step") : ADCG_OK;
+  return status ? tape_fail_device(status, function, "step") : ADCG_OK;
 }
 
 adcg_status tape_order(tape_exec *exec, const char *function, void *stream, bool exec_waits) {

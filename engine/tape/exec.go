@@ -99,8 +99,24 @@ func (e *Exec) Wanted() int64 { return int64(e.c.arena_wanted) }
 // Hold says that so many bytes of the arena are held now; the caller holds the exec.
 func (e *Exec) Hold(bytes int64) { C.tape_set_held(e.c, C.int64_t(bytes)) }
 
-// Synchronize waits until every step is done; the caller holds the exec. The message of a failure is LastError's.
-func (e *Exec) Synchronize() int32 { return int32(C.tape_synchronize(e.c)) }
+// CheckHeld fails for a released exec, with a message for a function of the C API. The message of a failure is LastError's.
+func (e *Exec) CheckHeld(function string) int32 {
+	return int32(C.tape_check_held(e.c, borrowed(function)))
+}
+
+// Released tells whether the arena's memory has been given back.
+func (e *Exec) Released() bool { return bool(e.c.released) }
+
+// SetReleased says that it has been, or that so many bytes are held again; the caller holds the exec.
+func (e *Exec) SetReleased(released bool, held int64) {
+	C.tape_set_released(e.c, C.bool(released), C.int64_t(held))
+}
+
+// Synchronize waits until every step is done, for a function of the C API; the caller holds the exec. The message of a failure is
+// LastError's.
+func (e *Exec) Synchronize(function string) int32 {
+	return int32(C.tape_synchronize(e.c, borrowed(function)))
+}
 
 // WaitStream has the exec's next step wait for what is in a stream now, and StreamWait a stream for the exec's last step; the
 // caller holds the exec. The message of a failure is LastError's.

@@ -177,7 +177,13 @@ static adcg_status check_arguments(const tape_exec *exec, const adcg_batch *batc
   return ADCG_OK;
 }
 
+adcg_status tape_check_held(const tape_exec *exec, const char *function) {
+  return exec->released ? tape_fail(ADCG_ERR_STATE, function, "exec: released, call adcg_exec_restore first") : ADCG_OK;
+}
+
 static adcg_status check_state(const tape_exec *exec) {
+  adcg_status status = tape_check_held(exec, kReplay);
+  if (status) return status;
   if (exec->policy == ADCG_CAPTURE_EXPLICIT && !exec->capture_called && exec->num_buckets && !exec->verify)
     return tape_fail(ADCG_ERR_STATE, kReplay,
                      "nothing is captured: call adcg_exec_capture first, or leave options.capture at ON_FIRST_USE");

@@ -246,6 +246,7 @@ typedef struct tape_exec {
   int32_t capture_called;
   int64_t bound_generation; /* rises with every bind */
   int64_t generation;       /* rises with every control call; from 1 */
+  bool released;            /* the arena's memory is given back: nothing may run */
   tape_unit *eager;         /* every node, at any size */
   tape_unit *dynamic;       /* dynamic partitions, at any size */
   _Atomic int64_t arena_held; /* what has memory behind it, from the start */
@@ -386,8 +387,8 @@ enum { TAPE_STREAM_PER_THREAD = 2 };
 adcg_status tape_take_stream(tape_exec *exec, void *stream);
 adcg_status tape_give_batch(tape_exec *exec);
 adcg_status tape_mark(tape_exec *exec);
-/* adcg_exec_synchronize, adcg_exec_wait_stream, adcg_stream_wait_exec; the caller holds the exec. */
-adcg_status tape_synchronize(tape_exec *exec);
+/* adcg_exec_synchronize (and whoever else waits for the last step), adcg_exec_wait_stream, adcg_stream_wait_exec; the caller holds the exec. */
+adcg_status tape_synchronize(tape_exec *exec, const char *function);
 adcg_status tape_order(tape_exec *exec, const char *function, void *stream, bool exec_waits);
 
 /* ---- Running (replay.c, capture.c, verify.c) ------------------------------------------------------------------- */
@@ -396,6 +397,9 @@ adcg_status tape_order(tape_exec *exec, const char *function, void *stream, bool
 #define TAPE_WANT_BUCKET (-1)
 /* Likewise: exec->arena_wanted bytes of the arena must be held before the step can run. */
 #define TAPE_WANT_MEMORY (-2)
+
+/* What a released exec says to whoever would run something; ADCG_OK if it is not. */
+adcg_status tape_check_held(const tape_exec *exec, const char *function);
 
 bool tape_acquire(tape_exec *exec);
 void tape_release(tape_exec *exec);

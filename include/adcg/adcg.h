@@ -650,7 +650,8 @@ typedef int32_t (*adcg_progress_fn)(const adcg_progress *progress, void *user_da
  *   buckets   in: num_buckets sizes of this exec (adcg_exec_get_bucket lists them); NULL and 0: all, the largest first
  *   progress  in: may be NULL
  * Every weight and state must be bound. A bucket that fails leaves the others usable and runs eagerly; the call goes on and
- * returns the first failure. Returns ADCG_ERR_NOT_FOUND (not a size of this exec), ADCG_ERR_STATE (something is not bound),
+ * returns the first failure. Returns ADCG_ERR_NOT_FOUND (not a size of this exec), ADCG_ERR_STATE (something is not bound,
+ * or the exec is released),
  * ADCG_ERR_OP (the message names the op that broke the capture), ADCG_ERR_CANCELLED, ADCG_ERR_BUSY. */
 ADCG_API adcg_status adcg_exec_capture(adcg_exec *exec, const adcg_bucket *buckets, int32_t num_buckets, adcg_progress_fn progress,
                                        void *user_data);
@@ -710,7 +711,7 @@ typedef struct adcg_step {
  * Outputs must not overlap inputs, other outputs, weights or states. Enters no lock and allocates nothing, except for a bucket
  * that is captured on first use.
  * Returns ADCG_ERR_BATCH, ADCG_ERR_SHAPE, ADCG_ERR_DTYPE, ADCG_ERR_DEVICE, ADCG_ERR_ADDRESS, ADCG_ERR_STATE (something is not
- * bound, nothing captured), ADCG_ERR_OP (the message names the op; states may be partly written), ADCG_ERR_BUSY. */
+ * bound, nothing captured, released), ADCG_ERR_OP (the message names the op; states may be partly written), ADCG_ERR_BUSY. */
 ADCG_API adcg_status adcg_exec_replay(adcg_exec *exec, const adcg_batch *batch, const DLTensor *inputs, int32_t num_inputs,
                                       const DLTensor *outputs, int32_t num_outputs, void *stream, adcg_step *out_step);
 
@@ -726,6 +727,24 @@ ADCG_API adcg_status adcg_exec_synchronize(adcg_exec *exec);
  * A replay on a stream of the caller's needs neither. Returns ADCG_ERR_DEVICE, ADCG_ERR_BUSY. */
 ADCG_API adcg_status adcg_exec_wait_stream(adcg_exec *exec, void *stream);
 ADCG_API adcg_status adcg_stream_wait_exec(void *stream, adcg_exec *exec);
+
+/* Gives the arena's memory back to its device, and has it again.
+ *   adcg_exec_release  waits until every step is done, and then gives the memory back. Nothing else changes: buckets stay captured,
+ *                      values bound, counters as they are, addresses reserved. What an arena holds is of use within a step alone, so
+ *                      nothing is lost; states, weights, inputs and outputs are the caller's memory anyway
+ *   adcg_exec_restore  puts as much memory as was given back behind the same addresses: steps go on as if nothing had happened, and
+ *                      nothing is captured anew. The host device brings pages as steps touch them
+ * In between, adcg_exec_replay and adcg_exec_capture are refused (ADCG_ERR_STATE), adcg_stats.arena_bytes is 0, and everything else
+ * may be called. Execs that never run at once can so live on memory for the largest of them, by turns:
+ *
+ *   adcg_exec_release(a); adcg_exec_restore(b);      // and replay b
+ *
+ * adcg_exec_create reserves addresses, and on a CUDA device little memory: others can be created while one is released.
+ * Return ADCG_ERR_STATE (released already; not released), ADCG_ERR_BUSY, ADCG_ERR_DEVICE (release: a step failed, or the memory is
+ * locked, as by mlockall, on the host device: the exec is as it was), ADCG_ERR_OUT_OF_MEMORY (restore: the exec stays released, and
+ * can be restored later). */
+ADCG_API adcg_status adcg_exec_release(adcg_exec *exec);
+ADCG_API adcg_status adcg_exec_restore(adcg_exec *exec);
 
 /* Counters since the exec was created, and the bytes that it holds now. */
 typedef struct adcg_stats {

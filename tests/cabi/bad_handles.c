@@ -124,6 +124,8 @@ static void null_exec(void) {
   FAILS(adcg_exec_replay(exec, &w.batch, NULL, 2, w.outputs, 2, NULL, NULL), ADCG_ERR_ARGUMENT, "inputs", "NULL");
   FAILS(adcg_exec_replay(exec, &w.batch, w.inputs, 2, NULL, 2, NULL, NULL), ADCG_ERR_ARGUMENT, "outputs", "NULL");
   FAILS(adcg_exec_synchronize(NULL), ADCG_ERR_ARGUMENT, "exec", "NULL");
+  FAILS(adcg_exec_release(NULL), ADCG_ERR_ARGUMENT, "exec", "NULL");
+  FAILS(adcg_exec_restore(NULL), ADCG_ERR_ARGUMENT, "exec", "NULL");
   adcg_stats stats = ADCG_STATS_INIT;
   FAILS(adcg_exec_get_stats(NULL, &stats), ADCG_ERR_ARGUMENT, "exec", "NULL");
   FAILS(adcg_exec_get_stats(exec, NULL), ADCG_ERR_ARGUMENT, "out_stats", "NULL");
@@ -255,6 +257,8 @@ static void refuse_exec(adcg_exec *exec) {
   FAILS(adcg_exec_capture(exec, NULL, 0, NULL, NULL), ADCG_ERR_HANDLE, "exec");
   FAILS(adcg_exec_get_bucket(exec, 0, &bucket), ADCG_ERR_HANDLE, "exec");
   FAILS(adcg_exec_synchronize(exec), ADCG_ERR_HANDLE, "exec");
+  FAILS(adcg_exec_release(exec), ADCG_ERR_HANDLE, "exec");
+  FAILS(adcg_exec_restore(exec), ADCG_ERR_HANDLE, "exec");
   FAILS(adcg_exec_get_stats(exec, &stats), ADCG_ERR_HANDLE, "exec");
   adcg_exec_destroy(exec);
 }
@@ -350,6 +354,8 @@ static void child_of_a_fork(void) {
   FAILS(adcg_exec_bind(w.exec, w.w, &w.w_tensor), ADCG_ERR_FORKED, "fork");
   FAILS(adcg_exec_get_stats(w.exec, &stats), ADCG_ERR_FORKED, "fork");
   FAILS(adcg_exec_synchronize(w.exec), ADCG_ERR_FORKED, "fork");
+  FAILS(adcg_exec_release(w.exec), ADCG_ERR_FORKED, "fork");
+  FAILS(adcg_exec_restore(w.exec), ADCG_ERR_FORKED, "fork");
   FAILS(adcg_set_log(NULL, ADCG_LOG_ERROR, NULL), ADCG_ERR_FORKED, "fork");
   CHECK_INT(adcg_version(), ADCG_VERSION);
   CHECK(strcmp(adcg_status_name(ADCG_ERR_FORKED), "ADCG_ERR_FORKED") == 0);

@@ -453,6 +453,8 @@ static adcg_status call_myself(const adcg_op_call *call, world *world_) {
   FAILS(adcg_exec_replay(exec, &world_->batch, world_->inputs, 2, world_->outputs, 2, NULL, NULL), ADCG_ERR_BUSY, "exec");
   FAILS(adcg_exec_bind(exec, world_->w, &world_->w_tensor), ADCG_ERR_BUSY, "exec");
   FAILS(adcg_exec_capture(exec, NULL, 0, NULL, NULL), ADCG_ERR_BUSY, "exec");
+  FAILS(adcg_exec_release(exec), ADCG_ERR_BUSY, "exec");
+  FAILS(adcg_exec_restore(exec), ADCG_ERR_BUSY, "exec");
   adcg_stats stats = ADCG_STATS_INIT; /* const: beside a replay */
   TRY(adcg_exec_get_stats(exec, &stats));
   adcg_exec_destroy(exec); /* from inside a call on it: refused, or it would wait for itself */

@@ -64,6 +64,7 @@ static const char kPtx[] =
   F(cuEventRecord, (void *event, void *stream))                                        \
   F(cuMemAlloc_v2, (uint64_t *address, size_t bytes))                                  \
   F(cuMemFree_v2, (uint64_t address))                                                  \
+  F(cuMemGetInfo_v2, (size_t *unused, size_t *total))                                  \
   F(cuMemAllocAsync, (uint64_t *address, size_t bytes, void *stream))                  \
   F(cuMemcpyHtoDAsync_v2, (uint64_t to, const void *from, size_t bytes, void *stream)) \
   F(cuMemcpyDtoHAsync_v2, (void *to, uint64_t from, size_t bytes, void *stream))       \
@@ -75,6 +76,7 @@ static const char kPtx[] =
   F(uint64_t, fakecuda_calls, (const char *name))                    \
   F(int, fakecuda_failed, (void))                                    \
   F(void, fakecuda_set_poison, (int byte))                           \
+  F(void, fakecuda_set_total_memory, (size_t bytes))                 \
   F(void, fakecuda_set_version, (int version))
 
 typedef struct driver {

@@ -110,6 +110,9 @@ static adcg_status life(int32_t mode) {
   if (status || (status = bind(1))) return status; /* captured anew */
   m.stream = streams[1];
   if ((status = step(mixed(1, 9, 0), 13))) return status;
+  if ((status = adcg_exec_release(m.exec))) return status;
+  if ((status = adcg_exec_restore(m.exec))) return status;
+  if ((status = step(mixed(1, 9, 0), 13))) return status;
   if ((status = step(mixed(1, 100, 0), 13))) return status; /* eager */
   if ((status = adcg_exec_wait_stream(m.exec, streams[0]))) return status;
   if ((status = adcg_stream_wait_exec(streams[1], m.exec))) return status;
@@ -146,6 +149,7 @@ static bool one_fault(const char *name, uint64_t n, int status, int32_t mode) {
   cu.fakecuda_fail(NULL, 0, 0);
   if (met && m.exec) { /* usable, or dead with a status; `step` looks at the numbers of what ran */
     m.stream = NULL;
+    (void)adcg_exec_restore(m.exec); /* where it was released */
     TRY(adcg_exec_synchronize(m.exec)); /* a step may have begun, and writes x's tail */
     bool bound = bind(0) == ADCG_OK;
     adcg_status after = bound ? step(mixed(1, 9, 0), 4) : ADCG_OK;

@@ -18,7 +18,7 @@ static void find_shim(void) {
   if (!arm || !calls || !live) SKIP("failmalloc.so is not preloaded");
 }
 
-/* From freeze to the first step; stops at the first failure, which it returns. Building is armed apart. */
+/* From freeze to the first step, and what may follow; stops at the first failure, which it returns. Building is armed apart. */
 static adcg_status life(long n) {
   world_build(&w);
   arm(n);
@@ -34,6 +34,8 @@ static adcg_status life(long n) {
     memcpy(w.pick_data, (int32_t[]){4, 5, 6, 0}, sizeof w.pick_data);
     status = world_replay(&w);
   }
+  if (!status) status = adcg_exec_release(w.exec);
+  if (!status) status = adcg_exec_restore(w.exec);
   return status;
 }
 

@@ -14,7 +14,7 @@ import pytest
 from conftest import BUILD, CC, CXX, HERE, ROOT, STRICT, check_output, compile_program, direct_flags, need, prefix
 
 BAD_INPUT = ["bad_handles", "bad_graphs", "bad_steps"]
-PROGRAMS = [*BAD_INPUT, "ops", "parts", "rows", "dispatch", "exec", "ladder", "load", "oom"]
+PROGRAMS = [*BAD_INPUT, "ops", "parts", "rows", "dispatch", "exec", "release", "ladder", "load", "oom"]
 CUDA_ALONE = ["capture", "counts", "streams", "faults"]
 # That run on the stand-in driver, too, but for these cases: they see a step's launches from inside, or are the host's.
 ON_CUDA: dict[str, list[str]] = {
@@ -24,6 +24,7 @@ ON_CUDA: dict[str, list[str]] = {
     "oom": ["ladders_allocate_nothing"],
     "ops": ["padding", "order_of_ops"],
     "parts": [],
+    "release": ["locked_memory_stays"],
     "rows": [],
 }
 SHIM = BUILD / "failmalloc.so"

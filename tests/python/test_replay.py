@@ -550,3 +550,23 @@ def test_batches() -> None:
     assert batch != adcg.Batch()
     with pytest.raises(TypeError):
         adcg.Batch(decode_seqs="3")
+
+
+@pytest.mark.on_both
+def test_release_and_restore(linear: Any, fails: Callable[..., Any]) -> None:
+    x = linear.x(8)
+    batch = adcg.Batch(decode_seqs=8)
+    held = linear.exec.stats().arena_bytes
+    for _ in range(2):
+        before = linear.exec.replay(batch, [x]).outputs["y"]
+        linear.exec.release()
+        assert held > 0 and linear.exec.stats().arena_bytes == 0
+        fails("ERR_STATE", "released", linear.exec.replay, batch, [x])
+        fails("ERR_STATE", "released", linear.exec.capture)
+        fails("ERR_STATE", "released already", linear.exec.release)
+        linear.exec.restore()
+        fails("ERR_STATE", "not released", linear.exec.restore)
+        after = linear.exec.replay(batch, [x]).outputs["y"]
+        before, after = (y.numpy() if isinstance(y, adcg.DeviceArray) else y for y in (before, after))
+        np.testing.assert_array_equal(after, before)
+        np.testing.assert_allclose(after, linear.expect(x), rtol=1e-5, atol=1e-5)

@@ -553,6 +553,8 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "adcg_exec_synchronize": (_Status, [_handle]),
     "adcg_exec_wait_stream": (_Status, [_handle, c_void_p]),
     "adcg_stream_wait_exec": (_Status, [c_void_p, _handle]),
+    "adcg_exec_release": (_Status, [_handle]),
+    "adcg_exec_restore": (_Status, [_handle]),
     "adcg_memory_alloc": (_Status, [_handle, c_size_t, POINTER(c_void_p)]),
     "adcg_memory_free": (_Status, [_handle, c_void_p]),
     "adcg_memory_copy": (_Status, [_handle, c_void_p, c_void_p, c_size_t]),

@@ -529,6 +529,20 @@ class Exec(Handle):
         pointer = None if stream is None else tensors.stream_pointer(stream, "adcg.Exec.stream_wait")
         _ffi.lib.adcg_stream_wait_exec(pointer, self._handle)
 
+    def release(self) -> None:
+        """Gives the arena's memory back to the device, once every step is done; captures, bindings and counters stay.
+
+        Until ``restore``, ``replay`` and ``capture`` raise ERR_STATE. Execs that never run at once can so take turns on
+        memory for the largest of them. Raises ERR_STATE (released already), ERR_BUSY, ERR_DEVICE.
+        """
+        _ffi.lib.adcg_exec_release(self._handle)
+
+    def restore(self) -> None:
+        """Has the memory that ``release`` gave back again, at the same addresses: nothing is captured anew. Raises
+        ERR_OUT_OF_MEMORY (the exec stays released, and can be restored later), ERR_STATE (not released), ERR_BUSY.
+        """
+        _ffi.lib.adcg_exec_restore(self._handle)
+
     def stats(self) -> Stats:
         """Counters since the exec was created, and the bytes that it holds now."""
         raw: Any = _ffi.Stats()

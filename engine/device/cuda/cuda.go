@@ -172,9 +172,15 @@ func (d *cuda) NewArena(bytes int64) (device.Arena, error) {
 
 func (a *arena) Address() uintptr { return uintptr(a.c.base) + C.ADCG_CUDA_ARENA_HEAD }
 func (a *arena) Batch() uintptr   { return uintptr(a.c.base) }
-func (a *arena) Held() int64      { return int64(a.c.mapped) - C.ADCG_CUDA_ARENA_HEAD }
+func (a *arena) Held() int64      { return max(0, int64(a.c.mapped)-C.ADCG_CUDA_ARENA_HEAD) }
 func (a *arena) Grow(bytes int64) error {
 	return locked(func() C.adcg_status { return C.adcg_cuda_arena_grow(a.device.c, &a.c, C.int64_t(bytes)) })
+}
+func (a *arena) Release() error {
+	return locked(func() C.adcg_status { return C.adcg_cuda_arena_release(a.device.c, &a.c) })
+}
+func (a *arena) Restore() error {
+	return locked(func() C.adcg_status { return C.adcg_cuda_arena_restore(a.device.c, &a.c) })
 }
 func (a *arena) Free() { C.adcg_cuda_arena_free(a.device.c, &a.c) }
 

@@ -25,6 +25,7 @@ typedef struct adcg_cuda {
 typedef struct adcg_cuda_arena {
   CUdeviceptr base;
   int64_t reserved, mapped;
+  int64_t released; /* what was mapped before its memory was given back; 0: it was not */
 } adcg_cuda_arena;
 
 /* What the driver holds for a graph that is ready to run, measured on CUDA 13.0. */
@@ -57,6 +58,9 @@ void adcg_cuda_close(adcg_cuda *cuda);
 
 adcg_status adcg_cuda_arena_create(const adcg_cuda *cuda, int64_t bytes, adcg_cuda_arena *out);
 adcg_status adcg_cuda_arena_grow(const adcg_cuda *cuda, adcg_cuda_arena *arena, int64_t bytes);
+/* Gives all its memory back, and puts as much behind the same addresses again. Nothing is enqueued that touches it. All or nothing. */
+adcg_status adcg_cuda_arena_release(const adcg_cuda *cuda, adcg_cuda_arena *arena);
+adcg_status adcg_cuda_arena_restore(const adcg_cuda *cuda, adcg_cuda_arena *arena);
 void adcg_cuda_arena_free(const adcg_cuda *cuda, adcg_cuda_arena *arena);
 adcg_status adcg_cuda_alloc(const adcg_cuda *cuda, int64_t bytes, uintptr_t *out);
 adcg_status adcg_cuda_free(const adcg_cuda *cuda, uintptr_t address);

@@ -42,7 +42,7 @@ static adcg_status reserve(const adcg_cuda *cuda, int64_t bytes, adcg_cuda_arena
 }
 
 adcg_status adcg_cuda_arena_create(const adcg_cuda *cuda, int64_t bytes, adcg_cuda_arena *out) {
-  *out = (adcg_cuda_arena){0, 0, 0};
+  *out = (adcg_cuda_arena){0, 0, 0, 0};
   ON_DEVICE(cuda, reserve(cuda, bytes, out));
 }
 
@@ -52,17 +52,34 @@ adcg_status adcg_cuda_arena_grow(const adcg_cuda *cuda, adcg_cuda_arena *arena, 
   ON_DEVICE(cuda, map(cuda, arena, upto));
 }
 
-static adcg_status release(const adcg_cuda *cuda, adcg_cuda_arena *arena) {
-  cuda->driver.cuMemUnmap(arena->base, (size_t)arena->mapped);
+/* With the mappings goes the memory, whose handles nobody holds: one call for all of them, so that it is all or nothing. */
+static adcg_status unmap(const adcg_cuda *cuda, adcg_cuda_arena *arena) {
+  ADCG_CUDA_TRY(cuda, cuMemUnmap, arena->base, (size_t)arena->mapped);
+  arena->released = arena->mapped;
+  arena->mapped = 0;
+  return ADCG_OK;
+}
+
+static adcg_status map_again(const adcg_cuda *cuda, adcg_cuda_arena *arena) {
+  adcg_status status = map(cuda, arena, arena->released);
+  if (!status) arena->released = 0;
+  return status;
+}
+
+adcg_status adcg_cuda_arena_release(const adcg_cuda *cuda, adcg_cuda_arena *arena) { ON_DEVICE(cuda, unmap(cuda, arena)); }
+adcg_status adcg_cuda_arena_restore(const adcg_cuda *cuda, adcg_cuda_arena *arena) { ON_DEVICE(cuda, map_again(cuda, arena)); }
+
+static adcg_status dissolve(const adcg_cuda *cuda, adcg_cuda_arena *arena) {
+  if (arena->mapped) cuda->driver.cuMemUnmap(arena->base, (size_t)arena->mapped);
   cuda->driver.cuMemAddressFree(arena->base, (size_t)arena->reserved);
   return ADCG_OK;
 }
 
-static adcg_status free_arena(const adcg_cuda *cuda, adcg_cuda_arena *arena) { ON_DEVICE(cuda, release(cuda, arena)); }
+static adcg_status free_arena(const adcg_cuda *cuda, adcg_cuda_arena *arena) { ON_DEVICE(cuda, dissolve(cuda, arena)); }
 
 void adcg_cuda_arena_free(const adcg_cuda *cuda, adcg_cuda_arena *arena) {
   if (arena->base) free_arena(cuda, arena);
-  *arena = (adcg_cuda_arena){0, 0, 0};
+  *arena = (adcg_cuda_arena){0, 0, 0, 0};
 }
 
 static adcg_status alloc(const adcg_cuda *cuda, int64_t bytes, uintptr_t *out) {

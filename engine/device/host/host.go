@@ -1,13 +1,17 @@
 // Package host is the device "host": memory from the C heap, order of calls for a stream, kernels from kernels/host.
 package host
 
+// #include <errno.h>
 // #include <stdint.h>
 // #include <stdlib.h>
 // #include <string.h>
-// static uintptr_t host_alloc(size_t bytes) {
+// #include <sys/mman.h>
+// static uintptr_t host_alloc(size_t bytes, size_t alignment) {
 //   void *p = NULL;
-//   return posix_memalign(&p, 64, bytes) == 0 ? (uintptr_t)p : 0;
+//   return posix_memalign(&p, alignment, bytes) == 0 ? (uintptr_t)p : 0;
 // }
+// // The pages are the system's; the next touch of one brings another, of zeros.
+// static int host_give_back(uintptr_t address, size_t bytes) { return madvise((void *)address, bytes, MADV_DONTNEED) == 0 ? 0 : errno; }
 // static void host_free(uintptr_t address) { free((void *)address); }
 // static void host_copy(uintptr_t to, uintptr_t from, size_t bytes) { memmove((void *)to, (void *)from, bytes); }
 import "C"
@@ -16,13 +20,17 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"syscall"
 
 	"github.com/libadcg/libadcg/engine/device"
 	"github.com/libadcg/libadcg/engine/tape"
 	kernels "github.com/libadcg/libadcg/kernels/host"
 )
 
-const dlCPU = 1 // kDLCPU
+const (
+	dlCPU     = 1  // kDLCPU
+	errDevice = 40 // ADCG_ERR_DEVICE
+)
 
 type host struct {
 	pool uintptr // the kernels' threads; they start with the first parallel kernel
@@ -46,8 +54,10 @@ func (h *host) Info() device.Info {
 	}
 }
 
-func (h *host) Alloc(bytes int64) (uintptr, error) {
-	address := uintptr(C.host_alloc(C.size_t(bytes)))
+func (h *host) Alloc(bytes int64) (uintptr, error) { return alloc(bytes, 64) }
+
+func alloc(bytes, alignment int64) (uintptr, error) {
+	address := uintptr(C.host_alloc(C.size_t(bytes), C.size_t(alignment)))
 	if address == 0 {
 		return 0, tape.ErrOutOfMemory
 	}
@@ -66,10 +76,11 @@ func (h *host) Copy(to, from uintptr, bytes int64) error {
 
 func (h *host) Tape() uintptr { return 0 }
 
-// arena is a block of the heap, held as a whole.
+// arena is a block of the heap, held as a whole or not at all. It has its pages to itself, so that all of them can be given back.
 type arena struct {
-	address uintptr
-	bytes   int64
+	address      uintptr
+	bytes, pages int64 // pages in bytes
+	released     bool
 }
 
 func (h *host) NewArena(bytes int64) (device.Arena, error) {
@@ -77,16 +88,41 @@ func (h *host) NewArena(bytes int64) (device.Arena, error) {
 	if bytes == 0 {
 		return a, nil
 	}
+	page := int64(os.Getpagesize())
+	a.pages = (bytes + page - 1) / page * page
 	var err error
-	a.address, err = h.Alloc(bytes)
+	a.address, err = alloc(a.pages, page)
 	return a, err
 }
 
 func (a *arena) Address() uintptr { return a.address }
 func (a *arena) Batch() uintptr   { return 0 }
-func (a *arena) Held() int64      { return a.bytes }
 func (a *arena) Grow(int64) error { return nil }
 func (a *arena) Free()            { C.host_free(C.uintptr_t(a.address)) }
+
+func (a *arena) Held() int64 {
+	if a.released {
+		return 0
+	}
+	return a.bytes
+}
+
+// Release fails where the host has its memory locked (mlockall).
+func (a *arena) Release() error {
+	if a.pages > 0 {
+		if errno := C.host_give_back(C.uintptr_t(a.address), C.size_t(a.pages)); errno != 0 {
+			return &device.Error{Status: errDevice, Message: "madvise: " + syscall.Errno(errno).Error()}
+		}
+	}
+	a.released = true
+	return nil
+}
+
+// Restore has nothing to do: the system brings pages as they are touched.
+func (a *arena) Restore() error {
+	a.released = false
+	return nil
+}
 
 func (h *host) ArenaBytes(bytes int64) int64 { return bytes }
 func (h *host) GraphBytes(int) int64         { return 0 } // there is no driver

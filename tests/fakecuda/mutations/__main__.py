@@ -28,7 +28,7 @@ BUILD = ROOT / "build" / "mutations"
 OBJECTS = BUILD / "objects"
 STANDIN = ROOT / "build" / "fakecuda"
 LIBRARY = BUILD / "libadcg.so.0"
-PROGRAMS = ["capture", "rows", "exec", "streams", "dispatch", "parts", "counts", "faults"]
+PROGRAMS = ["capture", "rows", "exec", "streams", "dispatch", "parts", "counts", "release", "faults"]
 EXTERNAL = f"-Wl,-soname,libadcg.so.0 -Wl,--version-script={ROOT}/capi/libadcg.map -Wl,--as-needed -Wl,-z,now"
 TARGET = 95  # percent
 

@@ -30,7 +30,7 @@ MISTAKES = [
     Mistake("the mark of a wait is never destroyed", f"{TAPE}/device.c", "    if (there) on->close_mark(on, there);\n", ""),
     Mistake("the memory behind the arena is kept", f"{CUDA}/memory.c", "  driver->cuMemRelease(handle); /* the mapping keeps the memory */\n", ""),
     Mistake("the arena's range is kept", f"{CUDA}/memory.c", "  cuda->driver.cuMemAddressFree(arena->base, (size_t)arena->reserved);\n  return ADCG_OK;", "  return ADCG_OK;"),
-    Mistake("the arena stays mapped", f"{CUDA}/memory.c", "  cuda->driver.cuMemUnmap(arena->base, (size_t)arena->mapped);\n", ""),
+    Mistake("the arena stays mapped", f"{CUDA}/memory.c", "  if (arena->mapped) cuda->driver.cuMemUnmap(arena->base, (size_t)arena->mapped);\n", ""),
     Mistake("a range is kept when its memory cannot be had", f"{CUDA}/memory.c", "  if (status) cuda->driver.cuMemAddressFree(out->base, (size_t)out->reserved);\n", ""),
     Mistake("a mapping is kept that nobody may use", f"{CUDA}/memory.c", "    if (status) driver->cuMemUnmap(at, bytes);\n", ""),
     Mistake("the module is never unloaded", f"{CUDA}/open.c", "    if (cuda->module) cuda->driver.cuModuleUnload(cuda->module);\n", ""),
@@ -111,6 +111,15 @@ MISTAKES = [
     # has nothing to be brought that is not brought again, and a context whose kernels faulted runs nothing more.
     Mistake("a failed step is repeated as it was", f"{TAPE}/replay.c", "      exec->memo.generation = 0;\n      exec->given.struct_size = 0; /* who knows how far the device got */\n", ""),
     Mistake("a capture leaves the counts of its warm-up", f"{TAPE}/capture.c", "  adcg_status status = tape_take_stream(exec, NULL);\n  if (!status) status = tape_give_batch(exec);\n", "  adcg_status status = tape_take_stream(exec, NULL);\n"),
+    # ---- Release and restore
+    Mistake("a release does not wait for the last step", "engine/exec.go", "\tif err := tapeError(x.data.Synchronize(\"adcg_exec_release\")); err != nil {\n\t\treturn err\n\t}\n", ""),
+    Mistake("a released arena keeps its memory", f"{CUDA}/memory.c", "  ADCG_CUDA_TRY(cuda, cuMemUnmap, arena->base, (size_t)arena->mapped);\n", "  (void)cuda;\n"),
+    Mistake("a restored arena has its first piece alone", f"{CUDA}/memory.c", "map(cuda, arena, arena->released);", "map(cuda, arena, cuda->granularity);"),
+    Mistake("a restored arena is released still", f"{CUDA}/memory.c", "  if (!status) arena->released = 0;\n  return status;", "  if (!status) arena->mapped = 0;\n  return status;"),
+    Mistake("a restored exec keeps the counts of the memory before", f"{TAPE}/callback.c", "  exec->given.struct_size = 0; /* the device's counts lay in the arena */\n", ""),
+    Mistake("a released exec repeats its last step", f"{TAPE}/callback.c", "  exec->generation++;          /* no step is the one before again */\n", ""),
+    Mistake("a released exec runs", f"{TAPE}/replay.c", "  return exec->released ? tape_fail(", "  return false ? tape_fail("),
+    Mistake("a released exec has memory for the sizes before", f"{TAPE}/callback.c", "  tape_set_held(exec, held);\n  exec->released", "  (void)held;\n  exec->released"),
     # ---- The context and what comes back
     Mistake("the caller's context is not restored", f"{CUDA}/stream.c", "  if (was) adcg_cuda_of(on)->driver.cuCtxPopCurrent(&popped);\n", "  (void)was, (void)on, (void)popped;\n"),
     Mistake("the context is not made current", f"{CUDA}/stream.c", "  ADCG_CUDA_TRY(cuda, cuCtxPushCurrent, cuda->context);\n  *was = cuda->context; /* pushed, to be popped */\n", ""),
