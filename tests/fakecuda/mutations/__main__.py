@@ -24,7 +24,7 @@ from mistakes import MISTAKES, Mistake
 
 ROOT = Path(__file__).resolve().parents[3]
 CABI = ROOT / "tests" / "cabi"
-BUILD = ROOT / "build" / "mutations"
+BUILD = ROOT / "build" / "_mutations"  # of that name go takes nothing for a package
 OBJECTS = BUILD / "objects"
 STANDIN = ROOT / "build" / "fakecuda"
 LIBRARY = BUILD / "libadcg.so.0"
