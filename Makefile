@@ -196,6 +196,7 @@ build/objects/%.o: %.c $(wildcard kernels/*/*.h include/adcg/*.h)
 	$(CC) -std=gnu11 -O3 -g $(WARN) -Iinclude -fPIC -pthread -c -o $@ $<
 
 build/kernels/libkernels.so: $(KERNEL_OBJECTS)
+	@mkdir -p $(@D)
 	$(CC) -shared -pthread -o $@ $^ -lm
 
 # ---- The CUDA kernels' image ------------------------------------------------------------------------------------
