@@ -142,7 +142,7 @@ def run_pytest(name: str, paths: list[str]) -> Result:
 def suites(chosen: list[str]) -> list[tuple[str, object, list[str]]]:
     listed = subprocess.run([GO, "list", "./..."], cwd=ROOT, capture_output=True, text=True)
     packages = listed.stdout.split()
-    raced = [p for p in packages if p.endswith(("/capi", "/tests/integration"))]  # what several threads call; the rest has one
+    raced = [p for p in packages if p.endswith(("/capi", "/tests/integration"))]  # what several threads call
     python = [p for p in ("tests/python", "tests/golden") if list((ROOT / p).rglob("test_*.py"))]
     every = {
         "go": [

@@ -87,7 +87,7 @@ def test_table_is_complete(program: str, programs: dict[str, Path]) -> None:
     """Every case function stands in the program's table, and the program lists what was collected from its source."""
     source = (HERE / f"{program}.c").read_text()
     functions = set(re.findall(r"^static void (\w+)\(void\)", source, re.M))
-    helpers = {"child_of_a_fork", "find_shim", "build", "begin_of_life", "end_of_life"}
+    helpers = {"child_of_a_fork", "find_shim", "build", "begin_of_life", "end_of_life", "refused", "turn"}
     assert functions - helpers == set(cases_of(program))
 
 
