@@ -392,22 +392,23 @@ adcg_status adcg_stream_wait_exec(void *stream, adcg_exec *exec) {
   return order(f, exec, stream, false);
 }
 
-adcg_status adcg_exec_release(adcg_exec *exec) {
-  ENTER("adcg_exec_release");
+/* What Go does with an exec. */
+static adcg_status in_go(const char *f, adcg_exec *exec, int32_t (*call)(uintptr_t)) {
   exec_slot *slot;
   CHECK(exec_slot_acquire(exec, f, &slot));
-  adcg_status status = goExecRelease(slot->number);
+  adcg_status status = call(slot->number);
   exec_slot_release(slot);
   return status;
 }
 
+adcg_status adcg_exec_release(adcg_exec *exec) {
+  ENTER("adcg_exec_release");
+  return in_go(f, exec, goExecRelease);
+}
+
 adcg_status adcg_exec_restore(adcg_exec *exec) {
   ENTER("adcg_exec_restore");
-  exec_slot *slot;
-  CHECK(exec_slot_acquire(exec, f, &slot));
-  adcg_status status = goExecRestore(slot->number);
-  exec_slot_release(slot);
-  return status;
+  return in_go(f, exec, goExecRestore);
 }
 
 adcg_status adcg_exec_get_stats(const adcg_exec *exec, adcg_stats *out_stats) {
